@@ -1,1 +1,5 @@
-//! (being written)
+//! Voice activity detection.
+
+mod silero;
+
+pub use silero::Silero;
