@@ -1,0 +1,192 @@
+//! The conversation as both sides know it: the items a client sees and the messages the model reads.
+//!
+//! The model reads only what was heard: a reply that was cut stands here with the words that were played.
+
+use serde::{Deserialize, Serialize};
+use viva_models::{Message, Role};
+
+use crate::event::ItemId;
+
+/// Items a conversation keeps. At about two a turn this is an interview of several hours; older ones
+/// are forgotten first.
+pub const ITEMS_MAX: usize = 512;
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// Its name.
+    pub id: ItemId,
+    /// Who says it.
+    pub role: Role,
+    /// What is (or was heard to be) said.
+    pub text: String,
+    /// It was spoken, not typed.
+    pub spoken: bool,
+    /// It is complete; an unfinished reply is not.
+    pub complete: bool,
+}
+
+/// All items, in order.
+#[derive(Debug, Clone, Default)]
+pub struct Conversation {
+    items: Vec<Item>,
+}
+
+/// Why an item could not be placed or found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ItemError {
+    /// Nobody has that name.
+    #[error("there is no item '{0}' in this conversation")]
+    Unknown(ItemId),
+    /// Somebody has it already.
+    #[error("an item '{0}' exists already")]
+    Duplicate(ItemId),
+}
+
+/// Where a new item goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// After all others.
+    Last,
+    /// Before all others.
+    First,
+    /// Right after this one.
+    After(ItemId),
+}
+
+impl Conversation {
+    /// All items, in order.
+    pub fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    /// Name of the last item.
+    pub fn last_id(&self) -> Option<ItemId> {
+        self.items.last().map(|i| i.id.clone())
+    }
+
+    /// The item of that name.
+    pub fn get(&self, id: &str) -> Option<&Item> {
+        self.items.iter().find(|i| i.id == id)
+    }
+
+    /// The item of that name, to change.
+    pub fn get_mut(&mut self, id: &str) -> Option<&mut Item> {
+        self.items.iter_mut().find(|i| i.id == id)
+    }
+
+    /// Places an item. Returns the name of the one before it.
+    pub fn insert(&mut self, item: Item, place: Place) -> Result<Option<ItemId>, ItemError> {
+        if self.get(&item.id).is_some() {
+            return Err(ItemError::Duplicate(item.id));
+        }
+        let at = match place {
+            Place::Last => self.items.len(),
+            Place::First => 0,
+            Place::After(id) => {
+                self.items.iter().position(|i| i.id == id).ok_or(ItemError::Unknown(id))? + 1
+            }
+        };
+        let previous = at.checked_sub(1).map(|p| self.items[p].id.clone());
+        self.items.insert(at, item);
+        if self.items.len() > ITEMS_MAX {
+            self.items.remove(0);
+        }
+        Ok(previous)
+    }
+
+    /// Removes an item.
+    pub fn remove(&mut self, id: &str) -> Result<Item, ItemError> {
+        let at =
+            self.items.iter().position(|i| i.id == id).ok_or_else(|| ItemError::Unknown(id.to_owned()))?;
+        Ok(self.items.remove(at))
+    }
+
+    /// What the model reads: `instructions`, then as many of the latest items as fit `chars_max`
+    /// characters, then the caller's `words` that are not an item yet. Neighbours of one role are one
+    /// message, since chat templates expect the roles to take turns.
+    pub fn messages(&self, instructions: &str, words: Option<&str>, chars_max: usize) -> Vec<Message> {
+        let mut room = chars_max.saturating_sub(instructions.len());
+        let mut first = self.items.len();
+        for (i, item) in self.items.iter().enumerate().rev() {
+            let Some(left) = room.checked_sub(item.text.len() + 16) else { break };
+            room = left;
+            first = i;
+        }
+        let mut messages: Vec<Message> = Vec::with_capacity(self.items.len() - first + 2);
+        let mut say = |role: Role, text: &str| {
+            let text = text.trim();
+            if text.is_empty() {
+                return;
+            }
+            match messages.last_mut() {
+                Some(m) if m.role == role => {
+                    m.content.push(' ');
+                    m.content.push_str(text);
+                }
+                _ => messages.push(Message { role, content: text.to_owned() }),
+            }
+        };
+        say(Role::System, instructions);
+        for item in &self.items[first..] {
+            say(item.role, &item.text);
+        }
+        if let Some(words) = words {
+            say(Role::User, words);
+        }
+        messages
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn item(id: &str, role: Role, text: &str) -> Item {
+        Item { id: id.into(), role, text: text.into(), spoken: true, complete: true }
+    }
+
+    #[test]
+    fn items_are_placed_by_name() {
+        let mut c = Conversation::default();
+        assert_eq!(c.insert(item("a", Role::User, "1"), Place::Last), Ok(None));
+        assert_eq!(c.insert(item("b", Role::User, "2"), Place::Last), Ok(Some("a".into())));
+        assert_eq!(c.insert(item("c", Role::User, "3"), Place::After("a".into())), Ok(Some("a".into())));
+        assert_eq!(c.insert(item("d", Role::User, "4"), Place::First), Ok(None));
+        assert_eq!(c.items().iter().map(|i| i.id.as_str()).collect::<Vec<_>>(), ["d", "a", "c", "b"]);
+        assert_eq!(
+            c.insert(item("a", Role::User, ""), Place::Last),
+            Err(ItemError::Duplicate("a".into()))
+        );
+        assert_eq!(
+            c.insert(item("x", Role::User, ""), Place::After("no".into())),
+            Err(ItemError::Unknown("no".into()))
+        );
+    }
+
+    #[test]
+    fn the_model_reads_alternating_roles_and_the_latest_first() {
+        let mut c = Conversation::default();
+        for (i, role) in [Role::User, Role::User, Role::Assistant].into_iter().enumerate() {
+            c.insert(item(&i.to_string(), role, "some words"), Place::Last).unwrap();
+        }
+        let m = c.messages("be kind", Some("and now"), 10_000);
+        assert_eq!(m.len(), 4);
+        assert_eq!(m[1].content, "some words some words");
+        assert_eq!(m[3].content, "and now");
+        let short = c.messages("be kind", None, 40);
+        assert_eq!(short.len(), 2, "only the last item fits");
+        assert_eq!(short[1].role, Role::Assistant);
+    }
+
+    #[test]
+    fn it_forgets_the_oldest() {
+        let mut c = Conversation::default();
+        for i in 0..=ITEMS_MAX {
+            c.insert(item(&i.to_string(), Role::User, "x"), Place::Last).unwrap();
+        }
+        assert_eq!(c.items().len(), ITEMS_MAX);
+        assert_eq!(c.items()[0].id, "1");
+    }
+}

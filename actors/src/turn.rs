@@ -1,0 +1,688 @@
+//! The turn-taking machine: who has the floor, and what follows from what was just heard.
+//!
+//! A pure function of (state, input, now): [`TurnMachine::handle`] takes what happened and says what to
+//! do. It reads no clock and knows no actor, so that a session's log replays to the same decisions and
+//! every rule below is tested in virtual time.
+//!
+//! **Endpointing.** A short silence ([`TurnConfig::pause_ms`], found by the VAD stage) opens a *pause*. The
+//! pause is transcribed and scored at once; a reply may be drafted in it, unheard. The turn ends when the
+//! silence has lasted as long as the score and the words ask for ([`TurnConfig::silence_asked_ms`]). If the
+//! caller goes on first, the draft is discarded without a trace.
+//!
+//! **Barge-in.** Speech while we speak *holds* our voice at once. Whether it was an interruption is decided
+//! after that: long speech or words *cut* the reply, a cough or an "mm-hm" lets it *resume* at the very
+//! sample where it stopped.
+//!
+//! Time is the caller's media clock: a stream that stalls is not silence.
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Epoch, MediaTime};
+
+/// How the end of a turn is found.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Endpointing {
+    /// A model scores how finished the caller sounds; silence backs it up.
+    Semantic {
+        /// Multiplies every silence asked for: below 1 is quicker, above 1 more patient.
+        patience: f32,
+    },
+    /// A fixed silence, nothing else.
+    Silence {
+        /// Milliseconds.
+        silence_ms: u32,
+    },
+    /// Only the client says when.
+    Manual,
+}
+
+/// The settings of turn-taking.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TurnConfig {
+    /// How the end of a turn is found.
+    pub endpointing: Endpointing,
+    /// Silence that opens a pause. 160 ms is five VAD windows: longer than the stop gaps inside words
+    /// (up to about 120 ms), short enough that the work on the reply starts early.
+    pub pause_ms: u32,
+    /// Speech this long while we speak is an interruption, whatever the words. A cough lasts about
+    /// 300–500 ms, an "mm-hm" up to 600.
+    pub barge_in_ms: u32,
+    /// A pause from this length on freezes the text before it when the caller goes on.
+    pub freeze_ms: u32,
+    /// A turn is ended by force after this.
+    pub turn_ms_max: u32,
+    /// Reply by ourselves when a turn ends.
+    pub create_response: bool,
+    /// Let the caller interrupt us.
+    pub interrupt_response: bool,
+}
+
+impl Default for TurnConfig {
+    fn default() -> Self {
+        Self {
+            endpointing: Endpointing::Semantic { patience: 1.0 },
+            pause_ms: 160,
+            barge_in_ms: 650,
+            freeze_ms: 700,
+            turn_ms_max: 300_000,
+            create_response: true,
+            interrupt_response: true,
+        }
+    }
+}
+
+/// Silence asked for at a score, as points of a line: (score, ms). A caller who sounds finished is
+/// answered as soon as an answer can be ready; one who does not gets the time of a long thinking pause.
+const SILENCE_BY_SCORE: [(f32, f32); 5] =
+    [(0.0, 2_000.0), (0.2, 1_700.0), (0.5, 1_100.0), (0.8, 520.0), (1.0, 420.0)];
+
+/// Silence asked for while no score is there: the backup when the detector is late or broken.
+const SILENCE_UNSCORED_MS: f32 = 1_400.0;
+
+/// A draft is started this long before the silence asked for would be reached: about the time it takes
+/// to have its first sentence spoken.
+const DRAFT_LEAD_MS: f32 = 600.0;
+
+/// From this score on a draft starts as soon as the words are there.
+const DRAFT_SCORE: f32 = 0.4;
+
+/// While our voice is held, words are waited for this long after the caller fell silent.
+const VERDICT_MS_MAX: u64 = 1_500;
+
+/// With no words to judge by, speech at least this long counts as an interruption.
+const WORDLESS_BARGE_IN_MS: u64 = 450;
+
+/// Recognised words of a held reply below this confidence are taken for a noise.
+const NOISE_CONFIDENCE: f32 = 0.45;
+
+impl TurnConfig {
+    /// Milliseconds of silence after which the turn is over.
+    pub fn silence_asked_ms(&self, score: Option<f32>, text: &str) -> f32 {
+        match self.endpointing {
+            Endpointing::Silence { silence_ms } => silence_ms as f32,
+            Endpointing::Manual => f32::INFINITY,
+            Endpointing::Semantic { patience } => {
+                let Some(score) = score else { return SILENCE_UNSCORED_MS * patience };
+                let score = if hangs(text) { score * 0.35 } else { score };
+                patience * interpolate(&SILENCE_BY_SCORE, score)
+            }
+        }
+    }
+}
+
+fn interpolate(points: &[(f32, f32)], x: f32) -> f32 {
+    let (first, last) = (points[0], points[points.len() - 1]);
+    if x <= first.0 {
+        return first.1;
+    }
+    for pair in points.windows(2) {
+        let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
+        if x <= x1 {
+            return y0 + (y1 - y0) * (x - x0) / (x1 - x0);
+        }
+    }
+    last.1
+}
+
+/// Whether the words cannot be the end of what the caller means to say.
+fn hangs(text: &str) -> bool {
+    const OPEN_ENDS: [&str; 26] = [
+        "and", "but", "so", "or", "because", "um", "uh", "er", "erm", "the", "a", "an", "to", "of", "in",
+        "with", "my", "which", "that", "if", "when", "for", "i", "we", "is", "was",
+    ];
+    let text = text.trim_end();
+    if text.ends_with("...") || text.ends_with('…') || text.ends_with(',') || text.ends_with('-') {
+        return true;
+    }
+    let last: String = text
+        .rsplit(char::is_whitespace)
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .filter(|c| c.is_alphanumeric())
+        .collect();
+    OPEN_ENDS.contains(&last.to_lowercase().as_str())
+}
+
+/// Whether the words only say "I am listening".
+pub fn is_backchannel(text: &str) -> bool {
+    const WORDS: [&str; 24] = [
+        "mm", "mhm", "mmhm", "mmhmm", "hm", "hmm", "uhhuh", "uh", "huh", "um", "ah", "oh", "yeah", "yep", "yes",
+        "right", "ok", "okay", "sure", "i", "see", "wow", "great", "hmmm",
+    ];
+    let words: Vec<String> = text
+        .split_whitespace()
+        .map(|w| w.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase())
+        .filter(|w| !w.is_empty())
+        .collect();
+    words.len() <= 3 && words.iter().all(|w| WORDS.contains(&w.as_str()))
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "input", rename_all = "snake_case")]
+pub enum Input {
+    /// The caller began to speak.
+    SpeechStarted {
+        /// First sample of it.
+        at: MediaTime,
+    },
+    /// The caller has been silent for [`TurnConfig::pause_ms`].
+    SpeechPaused {
+        /// Last sample of speech.
+        at: MediaTime,
+    },
+    /// The turn detector's answer.
+    Scored {
+        /// Of which pause.
+        pause: u32,
+        /// How likely the caller is done, 0..1; none if it could not say.
+        probability: Option<f32>,
+    },
+    /// The recogniser's answer: the words of the whole turn so far.
+    Heard {
+        /// Of which pause.
+        pause: u32,
+        /// The words.
+        text: String,
+        /// How sure it is, 0..1.
+        confidence: f32,
+    },
+    /// The recogniser gave up on this pause.
+    HearingFailed {
+        /// Of which pause.
+        pause: u32,
+    },
+    /// The reply's first sample left us.
+    PlayoutStarted {
+        /// Which reply.
+        epoch: Epoch,
+    },
+    /// The reply was played to its end.
+    PlayoutDrained {
+        /// Which reply.
+        epoch: Epoch,
+    },
+    /// The reply could not be made.
+    ReplyFailed {
+        /// Which reply.
+        epoch: Epoch,
+    },
+    /// The client says that the turn is over.
+    CommitAsked,
+    /// The client wants a reply now, without a turn of the caller's.
+    ReplyAsked,
+    /// The client wants the reply to stop.
+    CancelAsked,
+    /// The client throws away what it sent.
+    ClearAsked,
+    /// Time has passed.
+    Tick,
+}
+
+/// Why a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// The caller sounded finished, and the silence that goes with it passed.
+    Scored,
+    /// Only silence said so.
+    Silence,
+    /// The client said so.
+    Client,
+    /// The turn had lasted as long as one may.
+    TooLong,
+}
+
+/// Why a reply was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CutReason {
+    /// The caller spoke over it.
+    BargeIn,
+    /// The caller went on before it was heard.
+    CallerWentOn,
+    /// The client asked.
+    Client,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub enum Action {
+    /// Recognise the turn so far.
+    Transcribe {
+        /// For which pause.
+        pause: u32,
+    },
+    /// Ask the turn detector.
+    Score {
+        /// For which pause.
+        pause: u32,
+    },
+    /// The pause is over, the caller goes on; what it led to is void.
+    GoOn {
+        /// Which pause.
+        pause: u32,
+        /// It was long enough for the words before it to be final.
+        freeze: bool,
+    },
+    /// Nothing was said: forget the audio.
+    Dismiss,
+    /// Draft a reply, unheard.
+    Draft {
+        /// Under which stamp.
+        epoch: Epoch,
+    },
+    /// Throw a draft away without a trace.
+    Discard {
+        /// Which.
+        epoch: Epoch,
+    },
+    /// The turn is over; the draft of this epoch, if a reply is wanted, becomes the reply.
+    Commit {
+        /// Which.
+        epoch: Epoch,
+        /// Whether there is a reply.
+        reply: bool,
+        /// Why now.
+        why: EndReason,
+    },
+    /// Pause playout, drop nothing.
+    Hold {
+        /// Which reply.
+        epoch: Epoch,
+    },
+    /// Go on at the very sample.
+    Resume {
+        /// Which reply.
+        epoch: Epoch,
+    },
+    /// End the reply here.
+    Cut {
+        /// Which reply.
+        epoch: Epoch,
+        /// Why.
+        why: CutReason,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Caller {
+    Silent,
+    Speaking { since: MediaTime },
+    Paused(Pause),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Pause {
+    id: u32,
+    since: MediaTime,
+    speech_end: MediaTime,
+    score: Option<f32>,
+    scored: bool,
+    heard: Option<String>,
+    forced: Option<EndReason>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Reply {
+    None,
+    Draft { epoch: Epoch },
+    Awaited { epoch: Epoch },
+    Spoken { epoch: Epoch },
+    Held { epoch: Epoch, since: MediaTime },
+}
+
+/// Who has the floor. See the module's text.
+#[derive(Debug, Clone)]
+pub struct TurnMachine {
+    config: TurnConfig,
+    caller: Caller,
+    reply: Reply,
+    turn: u32,
+    rev: u32,
+    pauses: u32,
+}
+
+impl TurnMachine {
+    /// A session's start: nobody speaks.
+    pub fn new(config: TurnConfig) -> Self {
+        Self { config, caller: Caller::Silent, reply: Reply::None, turn: 1, rev: 0, pauses: 0 }
+    }
+
+    /// Changes the settings from here on.
+    pub fn configure(&mut self, config: TurnConfig) {
+        self.config = config;
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &TurnConfig {
+        &self.config
+    }
+
+    /// Whether our voice is being heard (or held).
+    pub fn speaking(&self) -> bool {
+        matches!(self.reply, Reply::Spoken { .. } | Reply::Held { .. })
+    }
+
+    /// Whether a reply is on its way or being heard.
+    pub fn replying(&self) -> bool {
+        matches!(self.reply, Reply::Awaited { .. } | Reply::Spoken { .. } | Reply::Held { .. })
+    }
+
+    /// The stamp of what is being made or played.
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self.reply {
+            Reply::None => None,
+            Reply::Draft { epoch } | Reply::Awaited { epoch } | Reply::Spoken { epoch } => Some(epoch),
+            Reply::Held { epoch, .. } => Some(epoch),
+        }
+    }
+
+    /// A word for the state, as a page would show it.
+    pub fn state(&self) -> &'static str {
+        match (&self.caller, self.reply) {
+            (_, Reply::Held { .. }) => "held",
+            (_, Reply::Spoken { .. }) => "speaking",
+            (Caller::Speaking { .. }, _) => "hearing",
+            (_, Reply::Awaited { .. }) => "thinking",
+            (Caller::Paused(_), _) => "hearing",
+            (Caller::Silent, _) => "listening",
+        }
+    }
+
+    /// When [`Input::Tick`] is next wanted, on the media clock.
+    pub fn next_tick(&self) -> Option<MediaTime> {
+        let after = |t: MediaTime, ms: f32| {
+            ms.is_finite().then(|| MediaTime(t.0 + MediaTime::from_ms(ms.ceil() as u64).0))
+        };
+        match (&self.caller, self.reply) {
+            (Caller::Speaking { .. }, Reply::Held { since, .. }) => after(since, self.config.barge_in_ms as f32),
+            (Caller::Speaking { since }, _) => after(*since, self.config.turn_ms_max as f32),
+            (Caller::Paused(p), Reply::Held { .. }) => after(p.speech_end, VERDICT_MS_MAX as f32),
+            (Caller::Paused(p), reply) => {
+                let heard = p.heard.as_deref()?;
+                let asked = self.config.silence_asked_ms(p.score, heard);
+                let wait = if reply == Reply::None { self.draft_after_ms(p, heard) } else { asked };
+                after(p.speech_end, wait)
+            }
+            (Caller::Silent, _) => None,
+        }
+    }
+
+    /// Takes what happened; says what to do, in order.
+    pub fn handle(&mut self, input: &Input, now: MediaTime) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match input {
+            Input::SpeechStarted { at } => self.speech_started(*at, now, &mut actions),
+            Input::SpeechPaused { at } => self.speech_paused(*at, &mut actions),
+            Input::Scored { pause, probability } => {
+                if let Some(p) = self.pause(*pause) {
+                    p.score = *probability;
+                    p.scored = true;
+                }
+            }
+            Input::Heard { pause, text, confidence } => self.heard(*pause, text, *confidence, &mut actions),
+            Input::HearingFailed { pause } => self.hearing_failed(*pause, &mut actions),
+            Input::PlayoutStarted { epoch } => {
+                if self.reply == (Reply::Awaited { epoch: *epoch }) {
+                    self.reply = Reply::Spoken { epoch: *epoch };
+                }
+            }
+            Input::PlayoutDrained { epoch } | Input::ReplyFailed { epoch } => {
+                if self.epoch() == Some(*epoch) {
+                    self.reply = Reply::None;
+                }
+            }
+            Input::CommitAsked => self.commit_asked(now, &mut actions),
+            Input::ReplyAsked => self.reply_asked(&mut actions),
+            Input::CancelAsked => self.cut(CutReason::Client, &mut actions),
+            Input::ClearAsked => {
+                self.discard_draft(&mut actions);
+                self.resume(&mut actions);
+                self.caller = Caller::Silent;
+                actions.push(Action::Dismiss);
+            }
+            Input::Tick => {}
+        }
+        self.decide(now, &mut actions);
+        actions
+    }
+
+    fn pause(&mut self, id: u32) -> Option<&mut Pause> {
+        match &mut self.caller {
+            Caller::Paused(p) if p.id == id => Some(p),
+            _ => None,
+        }
+    }
+
+    fn speech_started(&mut self, at: MediaTime, now: MediaTime, actions: &mut Vec<Action>) {
+        let since = match &self.caller {
+            Caller::Paused(p) => {
+                let silence = now.since_ms(p.speech_end);
+                let freeze = silence >= u64::from(self.config.freeze_ms) && p.heard.is_some();
+                actions.push(Action::GoOn { pause: p.id, freeze });
+                p.since
+            }
+            Caller::Speaking { since } => *since,
+            Caller::Silent => at,
+        };
+        self.caller = Caller::Speaking { since };
+        if self.config.endpointing == Endpointing::Manual {
+            return;
+        }
+        match self.reply {
+            Reply::Draft { .. } => self.discard_draft(actions),
+            Reply::Awaited { .. } if self.config.interrupt_response => {
+                self.cut(CutReason::CallerWentOn, actions);
+            }
+            Reply::Spoken { epoch } if self.config.interrupt_response => {
+                actions.push(Action::Hold { epoch });
+                self.reply = Reply::Held { epoch, since: at };
+            }
+            _ => {}
+        }
+    }
+
+    fn speech_paused(&mut self, at: MediaTime, actions: &mut Vec<Action>) {
+        let Caller::Speaking { since } = self.caller else { return };
+        self.open_pause(since, at, None, actions);
+    }
+
+    fn open_pause(
+        &mut self,
+        since: MediaTime,
+        speech_end: MediaTime,
+        forced: Option<EndReason>,
+        actions: &mut Vec<Action>,
+    ) {
+        self.pauses += 1;
+        let id = self.pauses;
+        self.caller =
+            Caller::Paused(Pause { id, since, speech_end, score: None, scored: false, heard: None, forced });
+        if self.config.endpointing == Endpointing::Manual && forced.is_none() {
+            return;
+        }
+        actions.push(Action::Transcribe { pause: id });
+        let held = matches!(self.reply, Reply::Held { .. });
+        if matches!(self.config.endpointing, Endpointing::Semantic { .. }) && !held && forced.is_none() {
+            actions.push(Action::Score { pause: id });
+        }
+    }
+
+    fn heard(&mut self, pause: u32, text: &str, confidence: f32, actions: &mut Vec<Action>) {
+        let held = matches!(self.reply, Reply::Held { .. });
+        let semantic = matches!(self.config.endpointing, Endpointing::Semantic { .. });
+        let Some(p) = self.pause(pause) else { return };
+        let noise = text.trim().is_empty() || (held && confidence < NOISE_CONFIDENCE);
+        let nothing = noise || (held && is_backchannel(text));
+        let forced = p.forced.is_some();
+        if nothing && !forced {
+            self.caller = Caller::Silent;
+            actions.push(Action::Dismiss);
+            self.resume(actions);
+            return;
+        }
+        p.heard = Some(text.to_owned());
+        if held {
+            self.cut(CutReason::BargeIn, actions);
+            if semantic {
+                actions.push(Action::Score { pause });
+            }
+        }
+    }
+
+    fn hearing_failed(&mut self, pause: u32, actions: &mut Vec<Action>) {
+        if self.pause(pause).is_some() {
+            self.caller = Caller::Silent;
+            actions.push(Action::Dismiss);
+            self.resume(actions);
+        }
+    }
+
+    fn commit_asked(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
+        match &mut self.caller {
+            Caller::Paused(p) if self.config.endpointing != Endpointing::Manual => {
+                p.forced = Some(EndReason::Client);
+            }
+            Caller::Paused(Pause { since, .. }) | Caller::Speaking { since } => {
+                let since = *since;
+                self.open_pause(since, now, Some(EndReason::Client), actions);
+            }
+            // Speech the VAD did not find is still the client's to commit.
+            Caller::Silent => self.open_pause(now, now, Some(EndReason::Client), actions),
+        }
+    }
+
+    fn reply_asked(&mut self, actions: &mut Vec<Action>) {
+        if self.replying() {
+            return;
+        }
+        self.discard_draft(actions);
+        let epoch = self.draft(actions);
+        actions.push(Action::Commit { epoch, reply: true, why: EndReason::Client });
+        self.reply = Reply::Awaited { epoch };
+        self.next_turn();
+    }
+
+    fn draft(&mut self, actions: &mut Vec<Action>) -> Epoch {
+        self.rev += 1;
+        let epoch = Epoch { turn: self.turn, rev: self.rev };
+        actions.push(Action::Draft { epoch });
+        self.reply = Reply::Draft { epoch };
+        epoch
+    }
+
+    fn next_turn(&mut self) {
+        self.turn += 1;
+        self.rev = 0;
+    }
+
+    fn discard_draft(&mut self, actions: &mut Vec<Action>) {
+        if let Reply::Draft { epoch } = self.reply {
+            actions.push(Action::Discard { epoch });
+            self.reply = Reply::None;
+        }
+    }
+
+    fn cut(&mut self, why: CutReason, actions: &mut Vec<Action>) {
+        match self.reply {
+            Reply::None => {}
+            Reply::Draft { .. } => self.discard_draft(actions),
+            Reply::Awaited { epoch } | Reply::Spoken { epoch } | Reply::Held { epoch, .. } => {
+                actions.push(Action::Cut { epoch, why });
+                self.reply = Reply::None;
+            }
+        }
+    }
+
+    fn resume(&mut self, actions: &mut Vec<Action>) {
+        if let Reply::Held { epoch, .. } = self.reply {
+            actions.push(Action::Resume { epoch });
+            self.reply = Reply::Spoken { epoch };
+        }
+    }
+
+    fn draft_after_ms(&self, p: &Pause, heard: &str) -> f32 {
+        let asked = self.config.silence_asked_ms(p.score, heard);
+        if p.score.is_some_and(|s| s >= DRAFT_SCORE) && !hangs(heard) {
+            0.0
+        } else {
+            (asked - DRAFT_LEAD_MS).max(0.0)
+        }
+    }
+
+    /// What time alone decides, after every input.
+    fn decide(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
+        if let Reply::Held { since, .. } = self.reply {
+            self.decide_held(since, now, actions);
+            return;
+        }
+        match &self.caller {
+            Caller::Speaking { since } if now.since_ms(*since) >= u64::from(self.config.turn_ms_max) => {
+                let since = *since;
+                self.open_pause(since, now, Some(EndReason::TooLong), actions);
+            }
+            Caller::Paused(_) => self.decide_paused(now, actions),
+            _ => {}
+        }
+    }
+
+    fn decide_held(&mut self, since: MediaTime, now: MediaTime, actions: &mut Vec<Action>) {
+        match &self.caller {
+            Caller::Speaking { .. } if now.since_ms(since) >= u64::from(self.config.barge_in_ms) => {
+                self.cut(CutReason::BargeIn, actions);
+            }
+            Caller::Paused(p) if now.since_ms(p.speech_end) >= VERDICT_MS_MAX => {
+                if p.speech_end.since_ms(since) >= WORDLESS_BARGE_IN_MS {
+                    self.cut(CutReason::BargeIn, actions);
+                } else {
+                    self.caller = Caller::Silent;
+                    actions.push(Action::Dismiss);
+                    self.resume(actions);
+                }
+            }
+            Caller::Silent => self.resume(actions),
+            _ => {}
+        }
+    }
+
+    fn decide_paused(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
+        let Caller::Paused(p) = &self.caller else { return };
+        let Some(heard) = p.heard.clone() else { return };
+        // While we still speak and may not be interrupted, the turn waits.
+        if self.replying() {
+            return;
+        }
+        let silence = now.since_ms(p.speech_end) as f32;
+        let asked = self.config.silence_asked_ms(p.score, &heard);
+        let over = p.forced.is_some() || silence >= asked;
+        let why = p.forced.unwrap_or(if p.score.is_some_and(|s| s >= 0.5) {
+            EndReason::Scored
+        } else {
+            EndReason::Silence
+        });
+        let respond = self.config.create_response && p.forced != Some(EndReason::Client);
+        let draft_due = over || silence >= self.draft_after_ms(p, &heard);
+        let epoch = match self.reply {
+            Reply::Draft { epoch } => epoch,
+            _ if draft_due && respond => self.draft(actions),
+            _ => Epoch { turn: self.turn, rev: self.rev },
+        };
+        if over {
+            if !respond {
+                self.discard_draft(actions);
+            }
+            actions.push(Action::Commit { epoch, reply: respond, why });
+            self.reply = if respond { Reply::Awaited { epoch } } else { Reply::None };
+            self.caller = Caller::Silent;
+            self.next_turn();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "turn/tests.rs"]
+mod tests;
