@@ -1,7 +1,7 @@
 //! A streaming resampler that takes chunks of any length.
 
 use audioadapter_buffers::direct::InterleavedSlice;
-use rubato::{Fft, FixedSync, Resampler as _};
+use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
 
 use super::AudioError;
 
@@ -40,9 +40,16 @@ impl Resampler {
         let fft = if from == to {
             None
         } else {
-            let chunk = (BLOCK_SLOW_SIDE as f64 * f64::from(from) / f64::from(from.min(to))).round() as usize;
-            let fft = Fft::new(from as usize, to as usize, chunk, 1, FixedSync::Both)
-                .expect("rates and chunk were checked to be positive");
+            let fft = Fft::new_custom(
+                from as usize,
+                to as usize,
+                block_length(from, to),
+                1,
+                1,
+                WindowFunction::BlackmanHarris2,
+                FixedSync::Both,
+            )
+            .expect("rates and block were checked to be positive");
             Some(fft)
         };
         let block = fft.as_ref().map_or(0, |fft| fft.input_frames_next());
@@ -123,6 +130,18 @@ impl Resampler {
         out.truncate(start + keep);
         self.given += keep as u64;
     }
+}
+
+/// Input frames of one transform: at least [`BLOCK_SLOW_SIDE`] on the slower side, and even on both sides,
+/// since the filter's delay is half a block and must be a whole number of samples to be cut away.
+fn block_length(from: u32, to: u32) -> usize {
+    let even_unit = 2 * from / gcd(from, to);
+    let wanted = (BLOCK_SLOW_SIDE as f64 * f64::from(from) / f64::from(from.min(to))) as usize;
+    wanted.next_multiple_of(even_unit as usize)
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 fn finite(sample: f32) -> f32 {
