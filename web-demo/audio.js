@@ -1,0 +1,179 @@
+// The page's ears and mouth: one AudioContext at the device's own rate, the microphone through the
+// capture worklet, the interviewer through the playback worklet, an analyser on each for the meters.
+
+// 1024 samples are 21 ms at 48 kHz: one analyser window a frame or so.
+const ANALYSER_SIZE = 1024;
+
+const MICROPHONE = {
+  echoCancellation: true,
+  noiseSuppression: true,
+  autoGainControl: true,
+  channelCount: 1,
+};
+
+/** Emits `chunk` (ArrayBuffer, 20 ms PCM16), `report` and `flushed` (playback), `microphone-lost`. */
+export class Sound extends EventTarget {
+  constructor() {
+    super();
+    this.context = null;
+    this.stream = null;
+    this.muted = false;
+    this.flushes = 0;
+    this.waiting = new Map();
+    this.stats = { peak: 0, playedItems: 0, ranDry: 0, dropped: 0, chunks: 0 };
+  }
+
+  /**
+   * Opens the sound output. Call it from a click: browsers start no audio without one.
+   * Where there is no audio worklet (an insecure address), `optional` leaves the page silent.
+   */
+  async start({ optional = false } = {}) {
+    if (this.context) return;
+    const context = new AudioContext({ latencyHint: "interactive" });
+    this.context = context;
+    await context.resume();
+    if (!context.audioWorklet) {
+      if (optional) return;
+      throw new DOMException("no audio worklet", "NotSupportedError");
+    }
+    const here = (name) => new URL(name, import.meta.url);
+    await Promise.all([
+      context.audioWorklet.addModule(here("capture-worklet.js")),
+      context.audioWorklet.addModule(here("playback-worklet.js")),
+    ]);
+    this.player = new AudioWorkletNode(context, "viva-playback", {
+      numberOfInputs: 0,
+      outputChannelCount: [1],
+    });
+    this.player.port.onmessage = ({ data }) => this.fromPlayer(data);
+    this.outputAnalyser = analyser(context);
+    this.player.connect(this.outputAnalyser).connect(context.destination);
+    this.inputAnalyser = analyser(context);
+  }
+
+  /** Opens a microphone (the default one without an id); throws what `getUserMedia` throws. */
+  async openMicrophone(deviceId) {
+    const audio = deviceId ? { ...MICROPHONE, deviceId: { exact: deviceId } } : MICROPHONE;
+    const stream = await navigator.mediaDevices.getUserMedia({ audio });
+    if (!this.context) {
+      stop(stream);
+      return;
+    }
+    this.closeMicrophone();
+    this.stream = stream;
+    const [track] = stream.getAudioTracks();
+    track.enabled = !this.muted;
+    track.onended = () => this.stream === stream && this.lost();
+    this.source = this.context.createMediaStreamSource(stream);
+    this.capture ??= this.makeCapture();
+    this.source.connect(this.inputAnalyser);
+    this.source.connect(this.capture);
+  }
+
+  makeCapture() {
+    const capture = new AudioWorkletNode(this.context, "viva-capture", { numberOfOutputs: 0 });
+    capture.port.onmessage = ({ data }) => {
+      this.stats.chunks += 1;
+      this.emit("chunk", data);
+    };
+    return capture;
+  }
+
+  closeMicrophone() {
+    this.source?.disconnect();
+    this.source = null;
+    if (this.stream) stop(this.stream);
+    this.stream = null;
+  }
+
+  lost() {
+    this.closeMicrophone();
+    this.emit("microphone-lost", null);
+  }
+
+  get microphoneId() {
+    return this.stream?.getAudioTracks()[0]?.getSettings().deviceId ?? "";
+  }
+
+  /** Muted, the microphone sends silence: the server's clock goes on. */
+  setMuted(muted) {
+    this.muted = muted;
+    for (const track of this.stream?.getAudioTracks() ?? []) track.enabled = !muted;
+  }
+
+  get canChooseSpeaker() {
+    return typeof AudioContext !== "undefined" && "setSinkId" in AudioContext.prototype;
+  }
+
+  async setSpeaker(deviceId) {
+    if (this.context && this.canChooseSpeaker) await this.context.setSinkId(deviceId);
+  }
+
+  /** Queues `pcm` (ArrayBuffer, 24 kHz PCM16 mono) of `item`. The buffer is handed over. */
+  play(item, pcm) {
+    this.player?.port.postMessage({ type: "audio", item, pcm }, [pcm]);
+  }
+
+  /**
+   * Drops what is queued.
+   * @returns {Promise<Record<string, number>>} milliseconds really heard, by item
+   */
+  flush() {
+    if (!this.player) return Promise.resolve({});
+    this.flushes += 1;
+    const id = this.flushes;
+    this.player.port.postMessage({ type: "flush", id });
+    return new Promise((resolve) => this.waiting.set(id, resolve));
+  }
+
+  fromPlayer(message) {
+    if (message.type === "flushed") {
+      // What left the worklet but not yet the loudspeaker was not heard; a wireless one adds a lot.
+      const { outputLatency = 0, baseLatency = 0 } = this.context ?? {};
+      const late = message.cut ? (outputLatency || baseLatency || 0) * 1000 : 0;
+      const heard = {};
+      for (const [item, ms] of Object.entries(message.played)) {
+        heard[item] = Math.max(0, Math.round(ms - late));
+      }
+      this.waiting.get(message.id)?.(heard);
+      this.waiting.delete(message.id);
+      return;
+    }
+    this.stats.peak = Math.max(this.stats.peak, message.peak);
+    this.stats.ranDry = message.ranDry;
+    this.stats.dropped = message.dropped;
+    this.emit("report", message);
+  }
+
+  async stop() {
+    this.closeMicrophone();
+    this.capture?.port.postMessage("stop");
+    this.capture = null;
+    this.player = null;
+    this.outputAnalyser = null;
+    this.inputAnalyser = null;
+    for (const resolve of this.waiting.values()) resolve({});
+    this.waiting.clear();
+    const context = this.context;
+    this.context = null;
+    await context?.close();
+  }
+
+  emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+function analyser(context) {
+  const node = context.createAnalyser();
+  node.fftSize = ANALYSER_SIZE;
+  node.smoothingTimeConstant = 0;
+  return node;
+}
+
+function stop(stream) {
+  for (const track of stream.getTracks()) {
+    track.onended = null;
+    track.stop();
+  }
+}
