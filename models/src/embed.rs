@@ -1,1 +1,5 @@
-//! (being written)
+//! Texts as vectors.
+
+mod onnx;
+
+pub use onnx::OnnxEmbedder;

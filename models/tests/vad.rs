@@ -11,8 +11,8 @@ fn open() -> Silero {
     Silero::open(&weights("vad/silero_vad.onnx"), &runtime()).unwrap()
 }
 
-fn windows(samples: &[f32]) -> Vec<Box<[f32; VAD_WINDOW]>> {
-    samples.chunks_exact(VAD_WINDOW).map(|w| Box::new(w.try_into().unwrap())).collect()
+fn windows(samples: &[f32]) -> Vec<[f32; VAD_WINDOW]> {
+    samples.chunks_exact(VAD_WINDOW).map(|w| w.try_into().unwrap()).collect()
 }
 
 /// Runs streams side by side, one window of each in every call; streams may end at different times.
@@ -25,7 +25,7 @@ fn run(vad: &mut Silero, streams: &[Vec<f32>]) -> Vec<Vec<f32>> {
         let who: Vec<usize> = (0..streams.len()).filter(|i| at < windows[*i].len()).collect();
         let mut batch: Vec<VadJob> = who
             .iter()
-            .map(|&i| VadJob { state: std::mem::take(&mut states[i]), window: windows[i][at].clone() })
+            .map(|&i| VadJob { state: std::mem::take(&mut states[i]), window: Box::new(windows[i][at]) })
             .collect();
         vad.detect(&mut batch, &mut probabilities).unwrap();
         assert_eq!(probabilities.len(), who.len());

@@ -21,6 +21,7 @@ pub struct Resampler {
     fft: Option<Fft<f32>>,
     block: Vec<f32>,
     filled: usize,
+    delay: usize,
     skip: usize,
     taken: u64,
     given: u64,
@@ -53,8 +54,16 @@ impl Resampler {
             Some(fft)
         };
         let block = fft.as_ref().map_or(0, |fft| fft.input_frames_next());
-        let skip = fft.as_ref().map_or(0, |fft| fft.output_delay());
-        Ok(Self { from, to, fft, block: vec![0.0; block], filled: 0, skip, taken: 0, given: 0 })
+        let delay = fft.as_ref().map_or(0, |fft| fft.output_delay());
+        Ok(Self { from, to, fft, block: vec![0.0; block], filled: 0, delay, skip: delay, taken: 0, given: 0 })
+    }
+
+    /// A resampler that keeps the filter's delay of half a block: the output lags, but each full block
+    /// gives a full block at once. For loops that must return as many samples as they took.
+    pub(crate) fn with_delay(from: u32, to: u32) -> Result<Self, AudioError> {
+        let mut resampler = Self::new(from, to)?;
+        (resampler.skip, resampler.delay) = (0, 0);
+        Ok(resampler)
     }
 
     /// Hertz going in.
@@ -105,7 +114,7 @@ impl Resampler {
     pub fn reset(&mut self) {
         if let Some(fft) = &mut self.fft {
             fft.reset();
-            self.skip = fft.output_delay();
+            self.skip = self.delay;
         }
         (self.filled, self.taken, self.given) = (0, 0, 0);
     }
