@@ -256,7 +256,7 @@ class Room {
 
   /** Silences the player and tells the server how much of the item was really heard. */
   async flush(item) {
-    const heard = await this.audio.flush();
+    const heard = await this.audio.flush(item);
     if (!Object.hasOwn(heard, item)) return;
     this.link?.send({
       type: "conversation.item.truncate",
@@ -382,8 +382,10 @@ class Room {
     find("problem-wait").textContent = "";
     find("start").disabled = false;
     find("start-label").textContent = kind === null ? "Begin the interview" : "Try again";
+    find("start-typing").hidden = false;
     if (kind === null) return;
     const { title, text, retry, type } = problem(kind, detail);
+    find("start-typing").hidden = !type;
     find("problem").dataset.kind = kind;
     find("problem-title").textContent = title;
     find("problem-text").textContent = text;

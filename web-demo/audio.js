@@ -20,7 +20,11 @@ export class Sound extends EventTarget {
     this.muted = false;
     this.flushes = 0;
     this.waiting = new Map();
-    this.stats = { peak: 0, playedItems: 0, ranDry: 0, dropped: 0, chunks: 0 };
+    // A phone suspends the sound of a page in the background; it has to be asked back.
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) this.context?.resume().catch(() => {});
+    });
+    this.stats = { peak: 0, ranDry: 0, dropped: 0, chunks: 0 };
   }
 
   /**
@@ -115,14 +119,14 @@ export class Sound extends EventTarget {
   }
 
   /**
-   * Drops what is queued.
+   * Drops what is queued of `item`, or of all items without one.
    * @returns {Promise<Record<string, number>>} milliseconds really heard, by item
    */
-  flush() {
+  flush(item = null) {
     if (!this.player) return Promise.resolve({});
     this.flushes += 1;
     const id = this.flushes;
-    this.player.port.postMessage({ type: "flush", id });
+    this.player.port.postMessage({ type: "flush", id, item });
     return new Promise((resolve) => this.waiting.set(id, resolve));
   }
 

@@ -37,8 +37,8 @@ export class Conversation {
   }
 
   handle(event) {
-    const act = HANDLERS[event.type];
-    return act ? act(this, event) : [];
+    if (!Object.hasOwn(HANDLERS, event.type)) return [];
+    return HANDLERS[event.type](this, event);
   }
 
   /** Playback began or ended: for servers that do not tell their state. */

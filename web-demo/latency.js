@@ -63,7 +63,7 @@ export class Latency {
 function bar(row, total) {
   const item = document.createElement("li");
   const label = document.createElement("span");
-  label.className = "stage";
+  label.className = "what";
   label.textContent = row.label;
   const track = document.createElement("span");
   track.className = row.early ? "track is-early" : "track";

@@ -41,7 +41,7 @@ class Playback extends AudioWorkletProcessor {
 
   receive(message) {
     if (message.type === "audio") this.enqueue(message.item, new Int16Array(message.pcm));
-    else if (message.type === "flush") this.flush(message.id);
+    else if (message.type === "flush") this.flush(message.id, message.item);
   }
 
   enqueue(item, pcm) {
@@ -65,20 +65,33 @@ class Playback extends AudioWorkletProcessor {
     if (this.played.size > ITEMS_MAX) this.played.delete(this.played.keys().next().value);
   }
 
-  /** Drops all that is queued and tells what each item got to say. */
-  flush(id) {
+  /**
+   * Drops what is queued of `item` (of all items when it is null) and tells what each got to say.
+   * What a newer answer already queued behind it stays.
+   */
+  flush(id, item) {
     const played = {};
-    for (const [item, samples] of this.played) played[item] = samples / MS;
-    const cut = this.size > 0;
-    // The next few milliseconds become a fade-out that belongs to no item: silence without a click.
-    const keep = this.flowing ? Math.min(this.size, FADE_MS * MS) : 0;
-    for (let i = 0; i < keep; i += 1) {
-      this.queue[(this.head + i) % QUEUE_MAX] *= 1 - (i + 1) / keep;
-    }
-    this.size = keep;
-    this.segments.length = 0;
-    if (keep > 0) this.segments.push({ item: null, left: keep });
+    for (const [each, samples] of this.played) played[each] = samples / MS;
+    const cut = this.segments.some((segment) => item === null || segment.item === item);
+    if (cut) this.drop(item);
     this.port.postMessage({ type: "flushed", id, played, cut });
+  }
+
+  drop(item) {
+    let gone = 0;
+    while (this.segments.length > 0 && (item === null || this.segments[0].item === item)) {
+      gone += this.segments.shift().left;
+    }
+    // The next few milliseconds become a fade-out that belongs to no item: silence without a click.
+    const fade = this.flowing ? Math.min(gone, FADE_MS * MS) : 0;
+    const skip = gone - fade;
+    for (let i = fade - 1; i >= 0; i -= 1) {
+      const gain = 1 - (i + 1) / fade;
+      this.queue[(this.head + skip + i) % QUEUE_MAX] = this.queue[(this.head + i) % QUEUE_MAX] * gain;
+    }
+    this.head = (this.head + skip) % QUEUE_MAX;
+    this.size -= skip;
+    if (fade > 0) this.segments.unshift({ item: null, left: fade });
   }
 
   /** Moves `count` samples from the queue to `input`, zeros where there are none, and counts them. */

@@ -7,6 +7,8 @@ const RINGS = 9;
 const RING_DELAY_MS = 52;
 const HISTORY_STEP_MS = 13;
 const HISTORY = Math.ceil((RINGS * RING_DELAY_MS) / HISTORY_STEP_MS) + 2;
+// The drawing's own width: the outermost ring at full voice stays 4 units inside it.
+const UNITS = 424;
 // Points on a ring: 96 are smooth at 360 px and cheap on a phone.
 const POINTS = 96;
 // With reduced motion nothing moves; rings only brighten, this often.
@@ -86,7 +88,7 @@ export class Presence {
   paint(now, calm) {
     const { pen, canvas, mix, colours } = this;
     const size = canvas.width;
-    const unit = size / 400;
+    const unit = size / UNITS;
     pen.clearRect(0, 0, size, size);
     pen.save();
     pen.translate(size / 2, size / 2);
@@ -100,11 +102,7 @@ export class Presence {
   core(pen, unit, breath, tint) {
     const level = Math.max(this.said[0], this.heard[0] * this.mix.you);
     const radius = unit * (46 + 1.6 * breath + 7 * level);
-    const glow = pen.createRadialGradient(0, -radius * 0.35, radius * 0.1, 0, 0, radius);
-    const strength = 1 - 0.45 * this.mix.dim;
-    glow.addColorStop(0, rgba(tint, 0.78 * strength));
-    glow.addColorStop(1, rgba(tint, strength));
-    pen.fillStyle = glow;
+    pen.fillStyle = rgba(tint, 1 - 0.4 * this.mix.dim);
     pen.beginPath();
     pen.arc(0, 0, radius, 0, 2 * Math.PI);
     pen.fill();
@@ -119,7 +117,7 @@ export class Presence {
     const radius = unit * (64 + i * 14.2 + breath * (1.2 + 1.6 * far) + (calm ? 0 : level * 9));
     const swing = calm ? 0 : unit * (0.5 + level * (5 + 7 * far)) * (1 - mix.dim * 0.7);
     const colour = blendColour(colours.rest, tint, Math.min(1, 0.25 + level * 1.5 + mix.think * 0.3));
-    const alpha = (0.62 - 0.44 * far) * (0.6 + 0.8 * level) * (1 - 0.35 * mix.dim) + level * 0.2;
+    const alpha = (0.78 - 0.5 * far) * (0.72 + 0.68 * level) * (1 - 0.35 * mix.dim) + level * 0.2;
     pen.lineWidth = unit * (1.15 + level * 1.9);
     pen.strokeStyle = this.stroke(pen, colour, tint, alpha, far, now);
     pen.beginPath();

@@ -9,6 +9,9 @@ export class MockServer {
     this.sockets = [];
     this.audioChunks = 0;
     this.audio = [];
+    // What the interviewer's sound runs ahead of the clock, and how much of it was sent.
+    this.lead = 120;
+    this.sentMs = 0;
     this.onConnect = (socket) => this.greet(socket);
   }
 
@@ -74,7 +77,8 @@ export class MockServer {
     const started = Date.now();
     for (let at = 0; at < ms && !this.stopped; at += 20) {
       this.send({ type: "response.output_audio.delta", ...part, delta: voice(at) });
-      const ahead = at + 20 - 120 - (Date.now() - started);
+      this.sentMs += 20;
+      const ahead = at + 20 - this.lead - (Date.now() - started);
       if (ahead > 0) await new Promise((next) => setTimeout(next, ahead));
     }
     if (!finish || this.stopped) return;
