@@ -1,0 +1,292 @@
+//! `viva talk`: a call from recordings, for anyone who wants to see it work without a microphone.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde_json::{Value, json};
+
+use crate::client::recording::{write_mono, write_stereo};
+use crate::client::{
+    Call, CallOptions, CallReport, CallerOptions, Clips, Script, ServerOptions, ServerProcess, TurnReport,
+    Wishes,
+};
+
+/// Quiet kept at the end of a recording, so that it does not end on a consonant.
+const TAIL: Duration = Duration::from_millis(300);
+
+/// Plays recordings as a caller, in real time, and measures the answers.
+#[derive(Debug, clap::Args)]
+pub struct TalkArgs {
+    /// Recordings (WAV, MP3, FLAC, OGG, M4A, WebM); each is one answer of the caller
+    #[arg(required_unless_present = "script", conflicts_with = "script")]
+    pub files: Vec<PathBuf>,
+    /// A script of steps (TOML or JSON) in place of files: play, pause, wait, barge_in, cough
+    #[arg(long)]
+    pub script: Option<PathBuf>,
+    /// A running server, as http://HOST:PORT; without it one is started for the call
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+    /// Key for a server that wants one
+    #[arg(long, env = "VIVA_API_KEY", hide_env_values = true)]
+    pub key: Option<String>,
+    /// Weights of the server that is started
+    #[arg(long, default_value = "default", conflicts_with = "server")]
+    pub profile: String,
+    /// Engines of the server that is started; `fake` needs no weights
+    #[arg(long, hide = true, conflicts_with = "server")]
+    pub engines: Option<String>,
+    /// Instructions for Viva, in place of the server's own
+    #[arg(long)]
+    pub instructions: Option<String>,
+    /// Viva's voice
+    #[arg(long)]
+    pub voice: Option<String>,
+    /// server_vad, semantic_vad, semantic_vad:low|medium|high, none (commit after each file), or a JSON object
+    #[arg(long, value_name = "HOW")]
+    pub turn_detection: Option<String>,
+    /// Seconds until an answer must begin
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub timeout: u64,
+    /// Folder for reply.wav (Viva alone) and call.wav (caller left, Viva right)
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub out: PathBuf,
+    /// Print one JSON object a turn instead of the transcript and the table
+    #[arg(long)]
+    pub json: bool,
+    /// Pass on the log of the server that is started
+    #[arg(long, conflicts_with = "server")]
+    pub server_log: bool,
+}
+
+/// Holds the call. Fails when an answer never came.
+pub async fn run(args: TalkArgs) -> anyhow::Result<()> {
+    let script = match &args.script {
+        Some(path) => Script::load(path)?,
+        None => Script::of_files(&args.files),
+    };
+    script.check().map_err(anyhow::Error::msg)?;
+    let clips = Clips::load([&script])?;
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    let turn_detection = args.turn_detection.as_deref().map(turn_detection).transpose()?;
+    let options = CallOptions {
+        manual_turns: turn_detection == Some(Value::Null),
+        caller: CallerOptions {
+            wishes: Wishes {
+                instructions: args.instructions.clone().or_else(|| script.instructions.clone()),
+                voice: args.voice.clone(),
+                turn_detection,
+            },
+            key: args.key.clone(),
+        },
+        answer_timeout: Duration::from_secs(args.timeout),
+        keep_audio: true,
+    };
+    let own = match &args.server {
+        Some(_) => None,
+        None => Some(start_server(&args).await?),
+    };
+    let url = match (&own, &args.server) {
+        (Some(own), _) => own.url.clone(),
+        (None, Some(server)) => server.clone(),
+        (None, None) => unreachable!("a server is named or started"),
+    };
+    let held = hold(&url, clips, options, &script, &args).await;
+    if let Some(own) = own {
+        own.stop().await;
+    }
+    held
+}
+
+async fn start_server(args: &TalkArgs) -> anyhow::Result<ServerProcess> {
+    eprintln!("starting a server (profile {}) ...", args.profile);
+    let options = ServerOptions {
+        profile: Some(args.profile.clone()),
+        engines: args.engines.clone(),
+        log: args.server_log,
+        ..ServerOptions::default()
+    };
+    Ok(ServerProcess::start(&options).await?)
+}
+
+async fn hold(
+    url: &str,
+    clips: Clips,
+    options: CallOptions,
+    script: &Script,
+    args: &TalkArgs,
+) -> anyhow::Result<()> {
+    let mut call = Call::connect(url, clips, options).await?;
+    eprintln!("calling {url} ...");
+    let mut done = call.run(script, false).await;
+    if done.is_ok() {
+        done = call.listen(TAIL).await;
+    }
+    let report = call.report();
+    let (caller, reply) = call.tracks();
+    call.hang_up().await;
+    save(&args.out, &caller, &reply)?;
+    if args.json {
+        for turn in &report.turns {
+            println!("{}", json_line(turn));
+        }
+    } else {
+        print_transcript(&report);
+        println!("{}", table(&report));
+        print_remarks(&report);
+        println!("Recordings: {0}/reply.wav, {0}/call.wav (caller left, Viva right)", args.out.display());
+    }
+    done?;
+    let unanswered = report.turns.iter().filter(|turn| turn.waited && !turn.answered);
+    let unanswered: Vec<&str> = unanswered.map(|turn| turn.file.as_str()).collect();
+    ensure!(unanswered.is_empty(), "no answer to {}; the server's log says why", unanswered.join(", "));
+    Ok(())
+}
+
+fn save(folder: &Path, caller: &[i16], reply: &[i16]) -> anyhow::Result<()> {
+    let (alone, both) = (folder.join("reply.wav"), folder.join("call.wav"));
+    write_mono(&alone, reply).with_context(|| format!("cannot write {}", alone.display()))?;
+    write_stereo(&both, caller, reply).with_context(|| format!("cannot write {}", both.display()))
+}
+
+/// The protocol's object for what was written on the command line; null for `none`.
+fn turn_detection(text: &str) -> anyhow::Result<Value> {
+    let (kind, eagerness) = text.split_once(':').map_or((text, None), |(kind, rest)| (kind, Some(rest)));
+    match (kind, eagerness) {
+        ("none", None) => Ok(Value::Null),
+        ("server_vad" | "semantic_vad", None) => Ok(json!({"type": kind})),
+        ("semantic_vad", Some(eagerness @ ("low" | "medium" | "high" | "auto"))) => {
+            Ok(json!({"type": kind, "eagerness": eagerness}))
+        }
+        _ if text.trim_start().starts_with('{') => {
+            serde_json::from_str(text).context("--turn-detection: not a JSON object")
+        }
+        _ => bail!(
+            "--turn-detection {text}: use server_vad, semantic_vad, semantic_vad:low|medium|high, none or JSON"
+        ),
+    }
+}
+
+/// Milliseconds as they are printed: whole.
+fn whole(ms: Option<f64>) -> Option<f64> {
+    ms.map(f64::round)
+}
+
+/// The stages of a turn in their order: heading, JSON key, value.
+fn stages(turn: &TurnReport) -> [(&'static str, &'static str, Option<f64>); 6] {
+    let server = turn.server.clone().unwrap_or_default();
+    [
+        ("turn decided", "endpoint_ms", server.endpoint_ms),
+        ("ASR final", "asr_final_ms", server.asr_final_ms),
+        ("first token", "llm_first_token_ms", server.llm_first_token_ms),
+        ("first sentence", "first_sentence_ms", server.first_sentence_ms),
+        ("first audio", "first_audio_ms", server.first_audio_ms),
+        ("voice to voice", "voice_to_voice_ms", turn.voice_to_voice_ms),
+    ]
+}
+
+fn json_line(turn: &TurnReport) -> Value {
+    let mut line = json!({"file": turn.file, "heard": turn.heard, "said": turn.said});
+    for (_, key, ms) in stages(turn) {
+        line[key] = json!(whole(ms));
+    }
+    line
+}
+
+fn print_transcript(report: &CallReport) {
+    for turn in &report.turns {
+        println!("Caller: {}", if turn.heard.is_empty() { "(nothing understood)" } else { &turn.heard });
+        println!("Viva:   {}\n", if turn.said.is_empty() { "(no answer)" } else { &turn.said });
+    }
+}
+
+fn table(report: &CallReport) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_FULL_CONDENSED);
+    let headings = report.turns.first().map(|turn| stages(turn).map(|(heading, _, _)| heading));
+    let mut header = vec!["ms after the caller's last word".to_owned()];
+    header.extend(headings.into_iter().flatten().map(str::to_owned));
+    table.set_header(header);
+    for turn in &report.turns {
+        let name = turn.file.rsplit('/').next().unwrap_or(&turn.file);
+        let mut row = vec![Cell::new(name)];
+        row.extend(stages(turn).map(|(_, _, ms)| {
+            let text = whole(ms).map_or_else(|| "–".to_owned(), |ms| format!("{ms}"));
+            Cell::new(text).set_alignment(CellAlignment::Right)
+        }));
+        table.add_row(row);
+    }
+    table
+}
+
+/// What a table of latencies does not show.
+fn print_remarks(report: &CallReport) {
+    for turn in &report.turns {
+        if let Some(cut_off) = &turn.cut_off {
+            let what = if cut_off.spoke { "spoke" } else { "decided to answer" };
+            println!("Cut off: Viva {what} {:.0} ms before the end of {}.", cut_off.early_ms, turn.file);
+        }
+        match (turn.barge_in, turn.barge_in_silent_ms) {
+            (true, Some(ms)) => println!("Interruption {}: Viva was silent after {ms:.0} ms.", turn.file),
+            (true, None) => println!("Interruption {}: Viva talked on to the end.", turn.file),
+            (false, _) => {}
+        }
+    }
+    if report.coughs > 0 {
+        println!(
+            "Noises: {}, of which {} were taken for an interruption.",
+            report.coughs, report.false_barge_ins
+        );
+    }
+    if !report.glitches.is_empty() {
+        let longest = report.glitches.iter().map(|gap| gap.ms).fold(0.0, f64::max);
+        println!("Gaps in the reply: {}, the longest {longest:.0} ms.", report.glitches.len());
+    }
+    if report.sent.late > 0 {
+        println!(
+            "This machine was busy: {} of {} frames left late (up to {:.0} ms), so the figures are too high.",
+            report.sent.late, report.sent.frames, report.sent.late_ms_max
+        );
+    }
+    for error in &report.error_messages {
+        println!("The server complained: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_json_line_has_exactly_the_promised_keys() {
+        let line = json_line(&TurnReport { voice_to_voice_ms: Some(812.4), ..TurnReport::default() });
+        let keys: Vec<&str> = line.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut expected = vec![
+            "file",
+            "heard",
+            "said",
+            "endpoint_ms",
+            "asr_final_ms",
+            "llm_first_token_ms",
+            "first_sentence_ms",
+            "first_audio_ms",
+            "voice_to_voice_ms",
+        ];
+        let mut sorted = keys.clone();
+        sorted.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(sorted, expected);
+        assert_eq!(line["voice_to_voice_ms"], 812.0);
+        assert_eq!(line["endpoint_ms"], Value::Null);
+    }
+
+    #[test]
+    fn turn_detection_is_the_protocols_object() {
+        assert_eq!(turn_detection("none").unwrap(), Value::Null);
+        assert_eq!(turn_detection("semantic_vad:low").unwrap()["eagerness"], "low");
+        assert_eq!(turn_detection(r#"{"type":"server_vad","threshold":0.6}"#).unwrap()["threshold"], 0.6);
+        assert!(turn_detection("loud").unwrap_err().to_string().contains("use server_vad"));
+    }
+}
