@@ -74,6 +74,12 @@ export class Conversation {
     return [{ do: "line", id }];
   }
 
+  /** Empties captions of the candidate that were begun and never completed. */
+  openCaptions() {
+    const open = [...this.lines.values()].filter((line) => line.who === "candidate" && !line.final && line.text);
+    return open.flatMap((line) => this.write(line.id, "candidate", { text: "" }));
+  }
+
   /** Marks the item as cut and silences it; `heard` comes later with the truncation. */
   cutOff(item) {
     if (!item || this.cut.has(item)) return [];
@@ -87,7 +93,7 @@ export class Conversation {
   say(text) {
     const actions = [];
     if (this.activeResponse) actions.push({ do: "send", event: { type: "response.cancel" } });
-    actions.push(...this.cutOff(this.speakingItem));
+    if (this.activeResponse || this.sounding) actions.push(...this.cutOff(this.speakingItem));
     this.typed += 1;
     const id = `typed_${Date.now().toString(36)}_${this.typed}`;
     actions.push(...this.write(id, "candidate", { text, final: true, typed: true }));
@@ -132,8 +138,9 @@ function interviewerDelta(talk, { item_id: id, delta }) {
   return talk.write(id, "interviewer", { text: line.text + delta });
 }
 
+/** The whole text. After a cut it is what the server believes was heard, no more than was shown. */
 function interviewerDone(talk, id, text) {
-  if (talk.cut.has(id)) return [];
+  if (talk.cut.has(id) && !talk.lines.has(id)) return [];
   return talk.write(id, "interviewer", { text: text ?? talk.place(id, "interviewer").text, final: true });
 }
 
@@ -149,9 +156,12 @@ function itemAdded(talk, { item }) {
 function responseDone(talk, { response }) {
   talk.activeResponse = null;
   if (response?.status === "cancelled") {
-    const items = (response.output ?? []).map((item) => item.id).filter(Boolean);
-    const cut = new Set([...items, talk.speakingItem]);
-    return [...[...cut].flatMap((id) => talk.cutOff(id)), ...talk.derive("listening")];
+    const items = (response.output ?? []).filter((item) => item.id);
+    const cut = new Set([...items.map((item) => item.id), talk.speakingItem]);
+    const silenced = [...cut].flatMap((id) => talk.cutOff(id));
+    const known = items.filter((item) => item.content?.length > 0 && talk.lines.has(item.id));
+    const heard = known.flatMap((item) => talk.write(item.id, "interviewer", { text: words(item) }));
+    return [...silenced, ...heard, ...talk.derive("listening")];
   }
   if (response?.status === "failed") {
     const error = response.status_details?.error ?? {};
@@ -167,7 +177,9 @@ const HANDLERS = {
   },
   "viva.state": (talk, { state }) => {
     talk.told = true;
-    return talk.setPhase(state);
+    // A sound that turned out to be no speech (a cough) leaves no words: its caption never ends.
+    const dismissed = state === "listening" ? talk.openCaptions() : [];
+    return [...dismissed, ...talk.setPhase(state)];
   },
   "input_audio_buffer.speech_started": (talk, { item_id: id }) => {
     if (id) talk.place(id, "candidate");
@@ -199,6 +211,8 @@ const HANDLERS = {
     talk.lines.has(id) ? talk.write(id, talk.lines.get(id).who, { text: "" }) : [],
   "response.created": (talk, { response }) => {
     talk.activeResponse = response?.id ?? "response";
+    // Nothing of this one has sounded; what sounded before it was heard to its end.
+    talk.speakingItem = null;
     return talk.derive("thinking");
   },
   "response.output_audio.delta": (talk, { item_id: item, delta }) => {

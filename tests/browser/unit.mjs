@@ -106,6 +106,31 @@ export async function units() {
     assert.deepEqual(talk.transcript(), ["Viva: One —"]);
   });
 
+  await suite.test("a cut shows what the server says was heard; a cough leaves no caption", async () => {
+    const talk = new Conversation();
+    talk.handle({ type: "response.output_audio_transcript.delta", item_id: "a", delta: "One two three" });
+    talk.handle({ type: "playback.clear", item_id: "a" });
+    talk.handle({ type: "response.output_audio_transcript.done", item_id: "a", transcript: "One two" });
+    const item = { id: "a", content: [{ type: "output_audio", transcript: "One" }] };
+    talk.handle({ type: "response.done", response: { status: "cancelled", output: [item] } });
+    talk.handle({ type: "conversation.item.input_audio_transcription.delta", item_id: "u", delta: "hm" });
+    assert.deepEqual(talk.transcript(), ["Viva: One —", "You: hm"]);
+    talk.handle({ type: "viva.state", state: "listening" });
+    assert.deepEqual(talk.transcript(), ["Viva: One —"]);
+  });
+
+  await suite.test("an answer heard to its end is not cut by what comes after it", async () => {
+    const talk = new Conversation();
+    talk.handle({ type: "response.created", response: { id: "r1" } });
+    talk.handle({ type: "response.output_audio_transcript.delta", item_id: "a1", delta: "All of it." });
+    talk.handle({ type: "response.output_audio.delta", item_id: "a1", delta: "AAAA" });
+    talk.handle({ type: "response.done", response: { id: "r1", status: "completed", output: [{ id: "a1" }] } });
+    assert.ok(!talk.say("Next.").some((action) => action.do === "flush"));
+    talk.handle({ type: "response.created", response: { id: "r2" } });
+    talk.handle({ type: "response.done", response: { id: "r2", status: "cancelled", output: [] } });
+    assert.equal(talk.transcript()[0], "Viva: All of it.");
+  });
+
   await suite.test("unknown events and odd ones change nothing and throw nothing", async () => {
     const talk = new Conversation();
     for (const event of [{}, { type: "constructor" }, { type: "x.y" }, { type: "error" }, { type: "response.done" },
