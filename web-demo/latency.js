@@ -6,8 +6,8 @@ const STAGES = [
   ["asr_final_ms", "Words recognised"],
   ["llm_first_token_ms", "First token"],
   ["first_sentence_ms", "First sentence"],
-  ["first_audio_ms", "First sound"],
-  ["voice_to_voice_ms", "Heard by you"],
+  ["first_audio_ms", "First sound made"],
+  ["voice_to_voice_ms", "First sound sent"],
 ];
 
 /**

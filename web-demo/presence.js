@@ -43,8 +43,9 @@ export class Presence {
   }
 
   resize() {
-    const ratio = Math.min(RATIO_MAX, devicePixelRatio || 1);
-    const side = Math.round(Math.min(this.canvas.clientWidth, this.canvas.clientHeight) * ratio);
+    this.ratio = Math.min(RATIO_MAX, devicePixelRatio || 1);
+    const shown = Math.min(this.canvas.clientWidth, this.canvas.clientHeight);
+    const side = Math.round(shown * this.ratio);
     if (side > 0 && this.canvas.width !== side) {
       this.canvas.width = side;
       this.canvas.height = side;
@@ -118,7 +119,8 @@ export class Presence {
     const swing = calm ? 0 : unit * (0.5 + level * (5 + 7 * far)) * (1 - mix.dim * 0.7);
     const colour = blendColour(colours.rest, tint, Math.min(1, 0.25 + level * 1.5 + mix.think * 0.3));
     const alpha = (0.78 - 0.5 * far) * (0.72 + 0.68 * level) * (1 - 0.35 * mix.dim) + level * 0.2;
-    pen.lineWidth = unit * (1.15 + level * 1.9);
+    // Small as on a phone, a ring still is one pixel wide.
+    pen.lineWidth = Math.max(this.ratio, unit * 1.15) + unit * level * 1.9;
     pen.strokeStyle = this.stroke(pen, colour, tint, alpha, far, now);
     pen.beginPath();
     for (let p = 0; p <= POINTS; p += 1) {
@@ -135,10 +137,10 @@ export class Presence {
     const { think } = this.mix;
     if (think < 0.02 || !pen.createConicGradient) return rgba(colour, alpha);
     const sweep = pen.createConicGradient(now / 520 - far * 1.7, 0, 0);
-    sweep.addColorStop(0, rgba(colour, alpha * (1 - 0.5 * think)));
-    sweep.addColorStop(0.62, rgba(colour, alpha * (1 - 0.5 * think)));
+    sweep.addColorStop(0, rgba(colour, alpha * (1 - 0.35 * think)));
+    sweep.addColorStop(0.62, rgba(colour, alpha * (1 - 0.35 * think)));
     sweep.addColorStop(0.94, rgba(tint, alpha + (0.85 - 0.5 * far - alpha) * think));
-    sweep.addColorStop(1, rgba(colour, alpha * (1 - 0.5 * think)));
+    sweep.addColorStop(1, rgba(colour, alpha * (1 - 0.35 * think)));
     return sweep;
   }
 
