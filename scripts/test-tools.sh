@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# The outside parties of the tests, with pinned versions, kept out of the checkout: the official OpenAI client
+# for Python and the browser driver for node. usage: test-tools.sh CACHE_DIR
+set -euo pipefail
+cache=$1
+OPENAI='openai[realtime]==3.3.1'
+PLAYWRIGHT='playwright-core@1.65.1'
+
+retry() {
+    for wait in 2 6 18; do
+        "$@" && return
+        echo "test-tools: trying again in $wait s: $*" >&2
+        sleep "$wait"
+    done
+    "$@"
+}
+
+# A stamp says which versions lie there, so that a second run does nothing.
+if [ "$(cat "$cache/venv/.stamp" 2>/dev/null)" != "$OPENAI" ]; then
+    rm -rf "$cache/venv"
+    python3 -m venv "$cache/venv"
+    retry "$cache/venv/bin/pip" install -q --disable-pip-version-check "$OPENAI"
+    echo "$OPENAI" >"$cache/venv/.stamp"
+fi
+if [ "$(cat "$cache/node/.stamp" 2>/dev/null)" != "$PLAYWRIGHT" ]; then
+    mkdir -p "$cache/node"
+    # The browser itself comes from the distribution; the driver must not fetch another one.
+    export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1
+    retry npm install --silent --no-audit --no-fund --prefix "$cache/node" "$PLAYWRIGHT"
+    echo "$PLAYWRIGHT" >"$cache/node/.stamp"
+fi

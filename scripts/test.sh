@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Runs every Rust test of the default members. Test files named rt_* measure real time and need the machine
+# to themselves: they come last, one file and one test at a time.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+names=$(cargo metadata --no-deps --locked --format-version 1 | python3 -c '
+import json, sys
+meta = json.load(sys.stdin)
+members = set(meta["workspace_default_members"])
+tests = {target["name"] for package in meta["packages"] if package["id"] in members
+         for target in package["targets"] if "test" in target["kind"]}
+print(*sorted(tests))')
+others=() paced=()
+for name in $names; do
+    case $name in rt_*) paced+=("$name") ;; *) others+=(--test "$name") ;; esac
+done
+
+cargo test --release --locked --lib --bins "${others[@]}"
+cargo test --release --locked --doc
+for name in "${paced[@]}"; do
+    cargo test --release --locked --test "$name" -- --test-threads=1
+done
