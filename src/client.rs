@@ -18,6 +18,9 @@ pub mod server;
 pub mod signals;
 pub mod wire;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 pub use call::{Call, CallOptions, Clips, Outcome};
 pub use caller::{Arrival, Caller, CallerOptions};
 pub use clip::{Clip, RATE};

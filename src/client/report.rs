@@ -146,7 +146,7 @@ impl TurnReport {
             waited: turn.closed,
             answered,
             status: replies()
-                .last()
+                .next_back()
                 .and_then(|reply| reply.over.as_ref())
                 .map(|(_, status, reason)| format!("{status} {reason}").trim().to_owned())
                 .unwrap_or_default(),
