@@ -83,9 +83,7 @@ impl Conversation {
         let at = match place {
             Place::Last => self.items.len(),
             Place::First => 0,
-            Place::After(id) => {
-                self.items.iter().position(|i| i.id == id).ok_or(ItemError::Unknown(id))? + 1
-            }
+            Place::After(id) => self.items.iter().position(|i| i.id == id).ok_or(ItemError::Unknown(id))? + 1,
         };
         let previous = at.checked_sub(1).map(|p| self.items[p].id.clone());
         self.items.insert(at, item);
@@ -155,10 +153,7 @@ mod tests {
         assert_eq!(c.insert(item("c", Role::User, "3"), Place::After("a".into())), Ok(Some("a".into())));
         assert_eq!(c.insert(item("d", Role::User, "4"), Place::First), Ok(None));
         assert_eq!(c.items().iter().map(|i| i.id.as_str()).collect::<Vec<_>>(), ["d", "a", "c", "b"]);
-        assert_eq!(
-            c.insert(item("a", Role::User, ""), Place::Last),
-            Err(ItemError::Duplicate("a".into()))
-        );
+        assert_eq!(c.insert(item("a", Role::User, ""), Place::Last), Err(ItemError::Duplicate("a".into())));
         assert_eq!(
             c.insert(item("x", Role::User, ""), Place::After("no".into())),
             Err(ItemError::Unknown("no".into()))

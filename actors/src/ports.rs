@@ -61,6 +61,8 @@ pub struct ReplyConfig {
     pub sampling: Sampling,
     /// How it sounds.
     pub style: Style,
+    /// The voice's linear gain: brings it to −16 LUFS (from its preset).
+    pub gain: f32,
     /// Speak the reply; otherwise it is text only.
     pub spoken: bool,
 }
@@ -90,6 +92,7 @@ impl Default for SessionSpec {
                 instructions: DEFAULT_INSTRUCTIONS.into(),
                 sampling: Sampling { max_tokens: 96, ..Sampling::default() },
                 style: Style::default(),
+                gain: 1.0,
                 spoken: true,
             },
             listening: ListeningConfig::default(),
@@ -154,6 +157,11 @@ pub enum SessionMsg {
     GetItem(ItemId, RpcReplyPort<Option<Item>>),
     /// The client played only so many milliseconds of this item. Answers with the text that is left.
     TruncateItem(ItemId, u64, RpcReplyPort<Result<String, TruncateError>>),
+    /// The log so far.
+    Log(RpcReplyPort<Vec<Arc<LogEntry>>>),
+    /// Make a stage fail, to see the restart table at work.
+    #[cfg(any(test, feature = "testkit"))]
+    Panic(crate::types::Stage),
     /// The caller is gone, or the server ends; say why.
     Hangup(String),
     /// A stage or the playout has something to say. Not for edges.

@@ -148,8 +148,8 @@ fn hangs(text: &str) -> bool {
 /// Whether the words only say "I am listening".
 pub fn is_backchannel(text: &str) -> bool {
     const WORDS: [&str; 24] = [
-        "mm", "mhm", "mmhm", "mmhmm", "hm", "hmm", "uhhuh", "uh", "huh", "um", "ah", "oh", "yeah", "yep", "yes",
-        "right", "ok", "okay", "sure", "i", "see", "wow", "great", "hmmm",
+        "mm", "mhm", "mmhm", "mmhmm", "hm", "hmm", "uhhuh", "uh", "huh", "um", "ah", "oh", "yeah", "yep",
+        "yes", "right", "ok", "okay", "sure", "i", "see", "wow", "great", "hmmm",
     ];
     let words: Vec<String> = text
         .split_whitespace()
@@ -284,6 +284,8 @@ pub enum Action {
     Commit {
         /// Which.
         epoch: Epoch,
+        /// The caller's turn is over with it; otherwise only a reply was asked for.
+        turn: bool,
         /// Whether there is a reply.
         reply: bool,
         /// Why now.
@@ -399,7 +401,9 @@ impl TurnMachine {
             ms.is_finite().then(|| MediaTime(t.0 + MediaTime::from_ms(ms.ceil() as u64).0))
         };
         match (&self.caller, self.reply) {
-            (Caller::Speaking { .. }, Reply::Held { since, .. }) => after(since, self.config.barge_in_ms as f32),
+            (Caller::Speaking { .. }, Reply::Held { since, .. }) => {
+                after(since, self.config.barge_in_ms as f32)
+            }
             (Caller::Speaking { since }, _) => after(*since, self.config.turn_ms_max as f32),
             (Caller::Paused(p), Reply::Held { .. }) => after(p.speech_end, VERDICT_MS_MAX as f32),
             (Caller::Paused(p), reply) => {
@@ -562,7 +566,7 @@ impl TurnMachine {
         }
         self.discard_draft(actions);
         let epoch = self.draft(actions);
-        actions.push(Action::Commit { epoch, reply: true, why: EndReason::Client });
+        actions.push(Action::Commit { epoch, turn: false, reply: true, why: EndReason::Client });
         self.reply = Reply::Awaited { epoch };
         self.next_turn();
     }
@@ -675,7 +679,7 @@ impl TurnMachine {
             if !respond {
                 self.discard_draft(actions);
             }
-            actions.push(Action::Commit { epoch, reply: respond, why });
+            actions.push(Action::Commit { epoch, turn: true, reply: respond, why });
             self.reply = if respond { Reply::Awaited { epoch } } else { Reply::None };
             self.caller = Caller::Silent;
             self.next_turn();

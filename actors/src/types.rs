@@ -74,9 +74,7 @@ impl Default for Retention {
 }
 
 /// Which turn, and which draft of the reply to it. Whatever carries an older epoch is dropped.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch {
     /// Counts the caller's turns from 1.
     pub turn: u32,
@@ -104,9 +102,7 @@ impl fmt::Display for Epoch {
 
 /// The session's media clock: samples of caller audio at 16 kHz since the session began. Only audio that
 /// arrived moves it, so it never runs ahead of what was said.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MediaTime(pub u64);
 
 impl MediaTime {
@@ -160,8 +156,7 @@ pub enum Stage {
 
 impl Stage {
     /// All of them, in the audio's order.
-    pub const ALL: [Stage; 6] =
-        [Stage::Vad, Stage::Asr, Stage::Rag, Stage::Llm, Stage::Tts, Stage::Enhancer];
+    pub const ALL: [Stage; 6] = [Stage::Vad, Stage::Asr, Stage::Rag, Stage::Llm, Stage::Tts, Stage::Enhancer];
 
     /// The name in metrics and logs.
     pub fn name(self) -> &'static str {

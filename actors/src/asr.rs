@@ -1,0 +1,352 @@
+//! The ASR stage: keeps the caller's turn and has it recognised at its pauses.
+//!
+//! *Input:* judged windows from the VAD stage's lane; orders from the session. *Output:* the words of the whole
+//! turn (so far) to the session, words that are final already while the caller still speaks, and turn
+//! scores. *Bound:* the open window is at most [`WINDOW_MAX`]; from [`WINDOW_LONG`] on its older words
+//! are made final even without a pause. One recognition at a time; a newer order voids the one under way.
+//! *On a crash:* what was heard lives in the session's [`Memory`], so nothing of the utterance is lost; the
+//! session orders again what was under way.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use viva_models::audio::LISTEN_RATE;
+use viva_models::{AsrJob, Cancel, EngineError, Transcription};
+
+use crate::gpu::work::{Answer, Job};
+use crate::gpu::{Submitter, within};
+use crate::lane::Lane;
+use crate::ports::ListeningConfig;
+use crate::session::{Report, Reporter};
+use crate::types::{MediaTime, Stage};
+use crate::vad::Listened;
+
+/// Audio kept from before a speech start: soft onsets lie below the VAD's threshold.
+const PREFIX_MS: u32 = 300;
+
+/// Audio kept while nobody speaks: the prefix and the windows in which a start is recognised.
+const IDLE_MAX: usize = ms(800);
+
+/// An open window from here on has its older words made final. Recognition of up to 9 s costs the same
+/// (whisper's smallest safe audio context); beyond that each second costs more.
+const WINDOW_LONG: usize = ms(9_000);
+
+/// The open window never exceeds this: the most whisper takes at once, less a margin.
+const WINDOW_MAX: usize = ms(29_000);
+
+/// Words this close to the end of an unfinished window may still change.
+const UNSTABLE_MS: u32 = 1_500;
+
+/// What the turn detector looks at.
+const SCORED_MAX: usize = ms(8_000);
+
+/// When the words of a pause are due: they stand at the head of the way to the reply.
+const DUE_MS: u64 = 250;
+
+const fn ms(ms: usize) -> usize {
+    ms * LISTEN_RATE as usize / 1000
+}
+
+/// What was heard of the turn so far. Belongs to the session, so that it outlives the stage.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The open window; while nobody speaks, the last moments.
+    window: VecDeque<f32>,
+    /// The last seconds of the turn, for the turn detector.
+    recent: VecDeque<f32>,
+    /// A turn is open.
+    open: bool,
+    /// Words that are final.
+    frozen: String,
+    /// Words of the window as last recognised, and up to which sample of it.
+    latest: Option<(String, usize)>,
+}
+
+/// The session's handle to the [`Memory`].
+pub type SharedMemory = Arc<Mutex<Memory>>;
+
+/// What the stage is started with.
+pub struct Args {
+    /// From the VAD stage.
+    pub listened: Lane<Listened>,
+    /// What was heard so far.
+    pub memory: SharedMemory,
+    /// To the scheduler.
+    pub submitter: Submitter,
+    /// To the session.
+    pub reporter: Reporter,
+    /// How to listen.
+    pub config: ListeningConfig,
+    /// BCP-47 primary tag.
+    pub language: String,
+}
+
+/// What the stage is told.
+pub enum Msg {
+    /// The lane has windows.
+    Doorbell,
+    /// The caller began to speak there.
+    Open(MediaTime),
+    /// Recognise the turn so far.
+    Transcribe(u32),
+    /// Ask the turn detector.
+    Score(u32),
+    /// The caller goes on; if `true`, the words before the pause are final.
+    GoOn(bool),
+    /// The turn is over, or was none.
+    Close,
+    /// A recognition is done.
+    Recognised(Box<Recognised>),
+    /// Listen like this from now on.
+    Configure(ListeningConfig, String),
+    /// Fail, to see the restart table at work.
+    #[cfg(any(test, feature = "testkit"))]
+    Panic,
+}
+
+/// A recognition's answer.
+pub struct Recognised {
+    /// For which pause; none for one of our own to make words final.
+    pause: Option<u32>,
+    ticket: u64,
+    samples: usize,
+    result: Result<Answer<Transcription>, EngineError>,
+}
+
+/// The stage.
+pub struct Asr;
+
+/// The stage's state.
+pub struct State {
+    args: Args,
+    ticket: u64,
+    running: Option<Cancel>,
+    next_at: MediaTime,
+}
+
+impl Actor for Asr {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, me: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        args.listened.attach(Box::new(move || {
+            me.cast(Msg::Doorbell).ok();
+        }));
+        Ok(State { args, ticket: 0, running: None, next_at: MediaTime(0) })
+    }
+
+    async fn handle(&self, me: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+        // Whatever is ordered concerns audio that may still lie in the lane.
+        state.listen();
+        match msg {
+            Msg::Doorbell => state.freeze_long(&me),
+            Msg::Open(at) => state.open(at),
+            Msg::Transcribe(pause) => state.transcribe(Some(pause), &me),
+            Msg::Score(pause) => state.score(pause),
+            Msg::GoOn(freeze) => state.go_on(freeze),
+            Msg::Close => state.close(),
+            Msg::Recognised(r) => state.recognised(*r),
+            Msg::Configure(config, language) => {
+                (state.args.config, state.args.language) = (config, language);
+            }
+            #[cfg(any(test, feature = "testkit"))]
+            Msg::Panic => panic!("asked to"),
+        }
+        Ok(())
+    }
+}
+
+/// The memory, also after a stage died holding it: it is only ever appended to or cut, so what is there
+/// is whole.
+fn lock(memory: &SharedMemory) -> MutexGuard<'_, Memory> {
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    /// Takes the windows that wait.
+    fn listen(&mut self) {
+        self.args.listened.answer();
+        let mut memory = lock(&self.args.memory);
+        while let Some(window) = self.args.listened.pop() {
+            memory.window.extend(window.samples.iter());
+            self.next_at = MediaTime(window.at.0 + window.samples.len() as u64);
+            if memory.open {
+                memory.recent.extend(window.samples.iter());
+            }
+        }
+        let kept = if memory.open { WINDOW_MAX } else { IDLE_MAX };
+        let too_much = memory.window.len().saturating_sub(kept);
+        if too_much > 0 {
+            memory.window.drain(..too_much);
+            if memory.open {
+                self.args.reporter.dropped(Stage::Asr, "window_full");
+            }
+        }
+        let old = memory.recent.len().saturating_sub(SCORED_MAX);
+        memory.recent.drain(..old);
+    }
+
+    fn open(&mut self, at: MediaTime) {
+        let prefix = ms(self.args.config.prefix_ms.unwrap_or(PREFIX_MS) as usize);
+        let mut memory = lock(&self.args.memory);
+        if memory.open {
+            return;
+        }
+        memory.open = true;
+        let back = (self.next_at.0.saturating_sub(at.0)) as usize + prefix;
+        let old = memory.window.len().saturating_sub(back);
+        memory.window.drain(..old);
+        let Memory { window, recent, .. } = &mut *memory;
+        recent.clear();
+        recent.extend(window.iter());
+    }
+
+    fn transcribe(&mut self, pause: Option<u32>, me: &ActorRef<Msg>) {
+        if let Some(running) = self.running.take() {
+            running.cancel();
+        }
+        self.ticket += 1;
+        let ticket = self.ticket;
+        let samples: Vec<f32> = lock(&self.args.memory).window.iter().copied().collect();
+        let length = samples.len();
+        let job = AsrJob {
+            samples,
+            language: Some(self.args.language.clone()),
+            prompt: self.args.config.prompt.clone(),
+            words: pause.is_none(),
+        };
+        let me = me.clone();
+        let reply = Box::new(move |result| {
+            let recognised = Recognised { pause, ticket, samples: length, result };
+            me.cast(Msg::Recognised(Box::new(recognised))).ok();
+        });
+        let job = Job::Asr { job, reply };
+        let due = if pause.is_some() { DUE_MS } else { 4 * DUE_MS };
+        self.running = Some(self.args.submitter.submit(job, within(due), false));
+    }
+
+    fn score(&mut self, pause: u32) {
+        let samples: Arc<[f32]> = lock(&self.args.memory).recent.iter().copied().collect();
+        let reporter = self.args.reporter.clone();
+        let reply = Box::new(move |result: Result<Answer<f32>, EngineError>| {
+            let probability = match result {
+                Ok(answer) => Some(answer.value),
+                Err(EngineError::Cancelled) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "a pause was not scored, silence decides");
+                    None
+                }
+            };
+            reporter.tell(Report::Scored { pause, probability });
+        });
+        self.args.submitter.submit(Job::Turn { samples, reply }, within(DUE_MS), false);
+    }
+
+    fn go_on(&mut self, freeze: bool) {
+        if freeze {
+            let latest = lock(&self.args.memory).latest.take();
+            if let Some((text, samples)) = latest {
+                self.freeze(&text, samples);
+                return;
+            }
+        }
+        lock(&self.args.memory).latest = None;
+    }
+
+    /// Makes words final and forgets the audio they were in.
+    fn freeze(&self, text: &str, samples: usize) {
+        let mut memory = lock(&self.args.memory);
+        let samples = samples.min(memory.window.len());
+        memory.window.drain(..samples);
+        if text.is_empty() {
+            return;
+        }
+        let delta = if memory.frozen.is_empty() { text.to_owned() } else { format!(" {text}") };
+        memory.frozen.push_str(&delta);
+        self.args.reporter.tell(Report::Words { delta });
+    }
+
+    /// Makes the older words of a long window final while the caller speaks on.
+    fn freeze_long(&mut self, me: &ActorRef<Msg>) {
+        let long = {
+            let memory = lock(&self.args.memory);
+            memory.open && memory.window.len() >= WINDOW_LONG
+        };
+        if long && self.running.is_none() {
+            self.transcribe(None, me);
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.cancel();
+        }
+        self.ticket += 1;
+        let mut memory = lock(&self.args.memory);
+        let old = memory.window.len().saturating_sub(IDLE_MAX);
+        memory.window.drain(..old);
+        *memory = Memory { window: std::mem::take(&mut memory.window), ..Memory::default() };
+    }
+
+    fn recognised(&mut self, r: Recognised) {
+        if r.ticket != self.ticket {
+            return;
+        }
+        self.running = None;
+        match (r.pause, r.result) {
+            (_, Err(EngineError::Cancelled)) => {}
+            (Some(pause), Ok(answer)) => {
+                let heard = answer.value;
+                let text = {
+                    let mut memory = lock(&self.args.memory);
+                    memory.latest = Some((heard.text.clone(), r.samples));
+                    [memory.frozen.as_str(), heard.text.as_str()].join(" ").trim().to_owned()
+                };
+                self.args.reporter.tell(Report::Heard {
+                    pause,
+                    text,
+                    confidence: heard.confidence,
+                    compute_ms: answer.compute_ms,
+                });
+            }
+            (Some(pause), Err(error)) => {
+                self.args.reporter.tell(Report::HearingFailed { pause, message: error.to_string() });
+            }
+            (None, Ok(answer)) => {
+                let end_ms = (r.samples * 1000 / LISTEN_RATE as usize) as u32;
+                let stable = stable_words(&answer.value, end_ms.saturating_sub(UNSTABLE_MS));
+                if let Some((text, until_ms)) = stable {
+                    self.freeze(&text, ms(until_ms as usize));
+                }
+            }
+            (None, Err(error)) => tracing::warn!(%error, "the older words of a long turn stay open"),
+        }
+    }
+}
+
+/// The words that end before `limit_ms`, and where the last of them ends.
+fn stable_words(heard: &Transcription, limit_ms: u32) -> Option<(String, u32)> {
+    let stable: Vec<_> = heard.words.iter().take_while(|w| w.end_ms <= limit_ms).collect();
+    let until = stable.last()?.end_ms;
+    Some((stable.iter().map(|w| w.text.as_str()).collect::<Vec<_>>().join(" "), until))
+}
+
+#[cfg(test)]
+mod tests {
+    use viva_models::Word;
+
+    use super::*;
+
+    #[test]
+    fn only_words_well_before_the_end_are_stable() {
+        let word = |text: &str, end_ms| Word { text: text.into(), start_ms: 0, end_ms, confidence: 1.0 };
+        let heard = Transcription {
+            words: vec![word("one", 400), word("two", 900), word("three", 1600)],
+            ..Transcription::default()
+        };
+        assert_eq!(stable_words(&heard, 1000), Some(("one two".into(), 900)));
+        assert_eq!(stable_words(&heard, 100), None);
+    }
+}

@@ -1,0 +1,123 @@
+//! What may be asked of the scheduler, and what comes back.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use viva_models::{
+    AsrJob, Begun, Cancel, EngineError, Prompt, Sampling, StopReason, Transcription, TtsJob, VadJob,
+};
+
+/// An answer, with where its time went.
+#[derive(Debug, Clone)]
+pub struct Answer<T> {
+    /// The answer itself.
+    pub value: T,
+    /// Milliseconds it waited for its turn.
+    pub queue_ms: u32,
+    /// Milliseconds the engine worked on it (its share of the time, where it was one of a batch).
+    pub compute_ms: u32,
+}
+
+/// Takes an answer. Called on a device thread: it must be quick and must not block.
+pub type Reply<T> = Box<dyn FnOnce(Result<Answer<T>, EngineError>) + Send>;
+
+/// Takes samples as they are made, with their rate. Called on a device thread, as [`Reply`] is.
+pub type SpeechSink = Box<dyn FnMut(&[f32], u32) + Send>;
+
+/// What happened to a generation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GenEvent {
+    /// The prompt was taken.
+    Begun(Begun),
+    /// Text.
+    Token(String),
+    /// The end, with text that had been held back.
+    Done {
+        /// The rest of the text.
+        piece: String,
+        /// Why.
+        reason: StopReason,
+        /// Tokens generated.
+        tokens: u32,
+    },
+    /// It failed.
+    Failed(EngineError),
+}
+
+/// Work for an engine.
+pub enum Job {
+    /// One window of VAD.
+    Vad {
+        /// The window, with its state.
+        job: VadJob,
+        /// Gets the job back with its new state, and the probability.
+        reply: Reply<(VadJob, f32)>,
+    },
+    /// A turn decision.
+    Turn {
+        /// The turn's last seconds at 16 kHz.
+        samples: Arc<[f32]>,
+        /// Gets the probability that the turn is over.
+        reply: Reply<f32>,
+    },
+    /// A recognition.
+    Asr {
+        /// What to recognise.
+        job: AsrJob,
+        /// Gets the text.
+        reply: Reply<Transcription>,
+    },
+    /// A clause to speak.
+    Tts {
+        /// The clause.
+        job: TtsJob,
+        /// Gets the samples, at the rate given to it.
+        sink: SpeechSink,
+        /// Told at the end.
+        reply: Reply<()>,
+    },
+    /// Texts to embed.
+    Embed {
+        /// The texts.
+        texts: Vec<String>,
+        /// Gets the vectors.
+        reply: Reply<Vec<Vec<f32>>>,
+    },
+    /// A text to write. A session has at most one; a new one replaces it.
+    Generate {
+        /// The whole conversation.
+        prompt: Prompt,
+        /// How tokens are chosen.
+        sampling: Sampling,
+        /// Gets what happens.
+        sink: Box<dyn FnMut(GenEvent) + Send>,
+    },
+}
+
+/// A job with what the policy needs to know about it.
+pub struct Work {
+    /// What.
+    pub job: Job,
+    /// When the answer is due.
+    pub deadline: Instant,
+    /// When it was asked for.
+    pub submitted: Instant,
+    /// Raised when the answer no longer matters: the work is then dropped before it costs anything.
+    pub cancel: Cancel,
+    /// It may turn out to be for nothing.
+    pub speculative: bool,
+}
+
+impl Job {
+    /// Answers with an error.
+    pub fn fail(self, error: EngineError) {
+        match self {
+            Job::Vad { reply, .. } => reply(Err(error)),
+            Job::Turn { reply, .. } => reply(Err(error)),
+            Job::Asr { reply, .. } => reply(Err(error)),
+            Job::Tts { reply, .. } => reply(Err(error)),
+            Job::Embed { reply, .. } => reply(Err(error)),
+            Job::Generate { mut sink, .. } => sink(GenEvent::Failed(error)),
+        }
+    }
+}

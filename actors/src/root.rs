@@ -1,0 +1,282 @@
+//! The root: starts the scheduler and the pacer, opens and supervises sessions, drains.
+//!
+//! *Input:* requests to open a session, to drain. *Output:* a session's ports. *Bound:* the session limit.
+//! *On a crash* of a session its slot is free again and nobody else notices; on a crash of the scheduler all
+//! sessions end with an error and a new scheduler starts.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tokio::sync::mpsc;
+
+use crate::gpu::{EngineStatus, Engines, Gpu, GpuMsg, Statuses};
+use crate::metrics as m;
+use crate::playout::Pacer;
+use crate::ports::{OUT_QUEUE, SessionMsg, SessionPorts, SessionSpec};
+use crate::rag::{NoRetriever, Retriever};
+use crate::session::graph::Lanes;
+use crate::session::{self, Session};
+use crate::types::SessionId;
+
+/// What the server allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Sessions at once.
+    pub sessions: usize,
+}
+
+impl Default for Limits {
+    /// Enough for a demonstration on two cores with small weights; a GPU carries more.
+    fn default() -> Self {
+        Self { sessions: 16 }
+    }
+}
+
+/// Why a session was not opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// All places are taken.
+    #[error("the server is full; try again in {retry_after_s} s")]
+    Full {
+        /// When a place is likely to be free.
+        retry_after_s: u32,
+    },
+    /// The server is about to end.
+    #[error("the server is shutting down")]
+    Draining,
+    /// An engine is not there.
+    #[error("the server is not ready: {0}")]
+    NotReady(String),
+}
+
+/// When to come back to a full server: about the time a short conversation still takes.
+const RETRY_AFTER_S: u32 = 15;
+
+/// What the root is told.
+pub enum RootMsg {
+    /// Open a session.
+    Open(Box<SessionSpec>, RpcReplyPort<Result<SessionPorts, OpenError>>),
+    /// Open no more sessions.
+    Close,
+    /// End all sessions, with this reason.
+    HangUpAll(String),
+}
+
+/// The actor.
+pub struct Root;
+
+/// What the root is started with.
+pub struct Args {
+    engines: Engines,
+    limits: Limits,
+    retriever: Arc<dyn Retriever>,
+    statuses: Statuses,
+    running: Arc<AtomicUsize>,
+}
+
+/// The root's state.
+pub struct State {
+    args: Args,
+    gpu: ActorRef<GpuMsg>,
+    pacer: Pacer,
+    sessions: HashMap<ActorId, ActorRef<SessionMsg>>,
+    closed: bool,
+}
+
+impl Actor for Root {
+    type Msg = RootMsg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, me: ActorRef<RootMsg>, args: Args) -> Result<State, ActorProcessingErr> {
+        let gpu = spawn_gpu(&me, &args).await?;
+        Ok(State { args, gpu, pacer: Pacer::start(), sessions: HashMap::new(), closed: false })
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<RootMsg>,
+        msg: RootMsg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match msg {
+            RootMsg::Open(spec, reply) => {
+                let opened = state.open(&me, *spec).await;
+                if let Err(error) = &opened {
+                    let reason = match error {
+                        OpenError::Full { .. } => "full",
+                        OpenError::Draining => "draining",
+                        OpenError::NotReady(_) => "not_ready",
+                    };
+                    metrics::counter!(m::SESSIONS_REFUSED, "reason" => reason).increment(1);
+                }
+                // An edge that is gone drops the ports, and the session ends for want of a reader.
+                reply.send(opened).ok();
+            }
+            RootMsg::Close => state.closed = true,
+            RootMsg::HangUpAll(reason) => state.hang_up_all(&reason),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        me: ActorRef<RootMsg>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let (who, failure) = match event {
+            SupervisionEvent::ActorFailed(who, error) => (who, Some(error.to_string())),
+            SupervisionEvent::ActorTerminated(who, ..) => (who, None),
+            _ => return Ok(()),
+        };
+        if state.sessions.remove(&who.get_id()).is_some() {
+            state.args.running.store(state.sessions.len(), Ordering::Release);
+            if let Some(error) = failure {
+                tracing::error!(%error, "a session died");
+            }
+        } else if who.get_id() == state.gpu.get_id() {
+            tracing::error!(?failure, "the scheduler died; all sessions end and a new one starts");
+            state.hang_up_all("the server had an internal error");
+            state.gpu = spawn_gpu(&me, &state.args).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn spawn_gpu(me: &ActorRef<RootMsg>, args: &Args) -> Result<ActorRef<GpuMsg>, ActorProcessingErr> {
+    let arguments = (args.engines.clone(), args.statuses.clone());
+    Ok(Actor::spawn_linked(None, Gpu, arguments, me.get_cell()).await?.0)
+}
+
+impl State {
+    async fn open(&mut self, me: &ActorRef<RootMsg>, spec: SessionSpec) -> Result<SessionPorts, OpenError> {
+        if self.closed {
+            return Err(OpenError::Draining);
+        }
+        if let Some(down) = self.args.statuses.read().iter().find(|s| !s.up) {
+            return Err(OpenError::NotReady(format!("the {} engine is not up yet", down.kind)));
+        }
+        if self.sessions.len() >= self.args.limits.sessions {
+            return Err(OpenError::Full { retry_after_s: RETRY_AFTER_S });
+        }
+        let (out, receiver) = mpsc::channel(OUT_QUEUE);
+        let lanes = Lanes::default();
+        let id = SessionId::random();
+        let args = session::Args {
+            id: id.clone(),
+            spec,
+            gpu: self.gpu.clone(),
+            pacer: self.pacer.clone(),
+            lanes: lanes.clone(),
+            out,
+            retriever: Arc::clone(&self.args.retriever),
+        };
+        let (control, _) = Actor::spawn_linked(None, Session, args, me.get_cell())
+            .await
+            .map_err(|e| OpenError::NotReady(format!("the session could not be started: {e}")))?;
+        self.sessions.insert(control.get_id(), control.clone());
+        self.args.running.store(self.sessions.len(), Ordering::Release);
+        Ok(SessionPorts { id, mic: lanes.mic, control, out: receiver })
+    }
+
+    fn hang_up_all(&self, reason: &str) {
+        for session in self.sessions.values() {
+            session.cast(SessionMsg::Hangup(reason.to_owned())).ok();
+        }
+    }
+}
+
+/// Whether the server can take callers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// All engines are up and sessions may be opened.
+    pub ready: bool,
+    /// The engines, one by one.
+    pub engines: Vec<EngineStatus>,
+}
+
+/// Why the server could not start.
+#[derive(Debug, thiserror::Error)]
+#[error("the server could not start: {0}")]
+pub struct StartError(String);
+
+/// The whole engine room, as the edges hold it. Clones share it.
+#[derive(Clone)]
+pub struct Viva {
+    root: ActorRef<RootMsg>,
+    statuses: Statuses,
+    running: Arc<AtomicUsize>,
+    closed: Arc<std::sync::atomic::AtomicBool>,
+}
+
+/// How often a drain looks whether all sessions have ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
+
+/// How long sessions that are told to end may take for it.
+const HANG_UP_LIMIT: Duration = Duration::from_secs(2);
+
+impl Viva {
+    /// Starts the scheduler and its engines. Returns at once; [`Viva::readiness`] says when they are up.
+    pub async fn start(engines: Engines, limits: Limits) -> Result<Self, StartError> {
+        Self::start_with(engines, limits, Arc::new(NoRetriever)).await
+    }
+
+    /// The same with a RAG hook.
+    pub async fn start_with(
+        engines: Engines,
+        limits: Limits,
+        retriever: Arc<dyn Retriever>,
+    ) -> Result<Self, StartError> {
+        let (statuses, running) = (Statuses::default(), Arc::new(AtomicUsize::new(0)));
+        let args =
+            Args { engines, limits, retriever, statuses: statuses.clone(), running: Arc::clone(&running) };
+        let (root, _) = Actor::spawn(None, Root, args).await.map_err(|e| StartError(e.to_string()))?;
+        Ok(Self { root, statuses, running, closed: Arc::default() })
+    }
+
+    /// Opens a session.
+    pub async fn open(&self, spec: SessionSpec) -> Result<SessionPorts, OpenError> {
+        let gone = |_| OpenError::NotReady("the server is ending".into());
+        let (reply, answer) = ractor::concurrency::oneshot();
+        self.root
+            .cast(RootMsg::Open(Box::new(spec), reply.into()))
+            .map_err(|e| OpenError::NotReady(e.to_string()))?;
+        answer.await.map_err(gone)?
+    }
+
+    /// Sessions running.
+    pub fn sessions(&self) -> usize {
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// Whether callers can be taken.
+    pub fn readiness(&self) -> Readiness {
+        let engines = self.statuses.read();
+        let ready = !engines.is_empty()
+            && engines.iter().all(|e| e.up)
+            && !self.closed.load(Ordering::Acquire)
+            && self.root.get_status() == ractor::ActorStatus::Running;
+        Readiness { ready, engines }
+    }
+
+    /// Opens no more sessions, lets those that run end within the limit, ends the rest.
+    pub async fn drain(&self, limit: Duration) {
+        self.closed.store(true, Ordering::Release);
+        self.root.cast(RootMsg::Close).ok();
+        self.wait_empty(limit).await;
+        self.root.cast(RootMsg::HangUpAll("the server is shutting down".into())).ok();
+        self.wait_empty(HANG_UP_LIMIT).await;
+        self.root.stop(None);
+    }
+
+    async fn wait_empty(&self, limit: Duration) {
+        let until = tokio::time::Instant::now() + limit;
+        while self.sessions() > 0 && tokio::time::Instant::now() < until {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    }
+}

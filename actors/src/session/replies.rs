@@ -1,0 +1,421 @@
+//! A reply's life in the session: drafted unheard, committed, played, ended or cut.
+
+use std::time::Instant;
+
+use viva_models::Role;
+
+use crate::conversation::{Item, Place};
+use crate::event::{ItemId, Outcome, SessionEvent, TurnMetrics, Usage};
+use crate::ledger::Certainty;
+use crate::metrics as m;
+use crate::playout::{Command, PlayoutReport};
+use crate::rag::DraftRequest;
+use crate::turn::{CutReason, EndReason, Input};
+use crate::types::Epoch;
+use crate::{asr, llm, rag, tts};
+
+use super::report::Report;
+use super::{CallerTurn, PROMPT_CHARS_MAX, State};
+
+/// A reply under way.
+pub(super) struct Reply {
+    pub(super) epoch: Epoch,
+    item: ItemId,
+    aloud: bool,
+    committed: bool,
+    /// Clauses written, in order.
+    clauses: Vec<String>,
+    usage: Option<Usage>,
+    complete: bool,
+    failed: Option<String>,
+    /// Clauses spoken before the commit, with their length.
+    drafted: Vec<(String, u64)>,
+    request: DraftRequest,
+    marks: Marks,
+    cut: Option<CutReason>,
+    discarded: u32,
+}
+
+/// When things were done.
+#[derive(Debug, Clone, Copy)]
+struct Marks {
+    asked: Instant,
+    /// End of the caller's speech; none for a reply that only was asked for.
+    speech_end: Option<Instant>,
+    heard: Option<Instant>,
+    committed: Option<Instant>,
+    first_token: Option<Instant>,
+    first_clause: Option<Instant>,
+    first_audio: Option<Instant>,
+    audible: Option<Instant>,
+}
+
+impl Reply {
+    fn written(&self) -> String {
+        self.clauses.join(" ")
+    }
+
+    fn metrics(&self) -> TurnMetrics {
+        let marks = &self.marks;
+        let origin = marks.speech_end.unwrap_or(marks.asked);
+        let after =
+            |at: Option<Instant>| at.map(|at| at.saturating_duration_since(origin).as_millis() as u64);
+        TurnMetrics {
+            turn: self.epoch.turn,
+            endpoint_ms: after(marks.committed),
+            asr_final_ms: after(marks.heard),
+            llm_first_token_ms: after(marks.first_token),
+            first_sentence_ms: after(marks.first_clause),
+            first_audio_ms: after(marks.first_audio),
+            voice_to_voice_ms: after(marks.audible),
+            prompt_tokens: self.usage.map_or(0, |u| u.input),
+            reused_tokens: self.usage.map_or(0, |u| u.cached),
+            discarded_drafts: self.discarded,
+        }
+    }
+}
+
+impl State {
+    pub(super) fn draft(&mut self, epoch: Epoch) {
+        let words = Some(self.caller.words.clone()).filter(|w| !w.trim().is_empty());
+        let voice = &self.settings.voice;
+        let instructions = self.options.instructions.as_ref().unwrap_or(&voice.instructions);
+        let mut sampling = voice.sampling.clone();
+        if let Some(max) = self.options.max_tokens {
+            sampling.max_tokens = max;
+        }
+        let request = DraftRequest {
+            epoch,
+            messages: self.conversation.messages(instructions, words.as_deref(), PROMPT_CHARS_MAX),
+            sampling,
+            speculative: true,
+        };
+        let aloud = self.options.spoken.unwrap_or(voice.spoken);
+        let item = self.name("item");
+        let marks = Marks {
+            asked: Instant::now(),
+            speech_end: self.caller.ended,
+            heard: self.caller.heard_at,
+            committed: None,
+            first_token: None,
+            first_clause: None,
+            first_audio: None,
+            audible: None,
+        };
+        self.reply = Some(Reply {
+            epoch,
+            item,
+            aloud,
+            committed: false,
+            clauses: Vec::new(),
+            usage: None,
+            complete: true,
+            failed: None,
+            drafted: Vec::new(),
+            request: request.clone(),
+            marks,
+            cut: None,
+            discarded: self.caller.discarded,
+        });
+        self.configure_voice();
+        self.graph.rag.cast(rag::Msg::Draft(Box::new(request))).ok();
+    }
+
+    /// Has the LLM read the caller's final words ahead.
+    pub(super) fn read_ahead(&mut self) {
+        let told = self.caller.told.clone();
+        let messages =
+            self.conversation.messages(&self.settings.voice.instructions, Some(&told), PROMPT_CHARS_MAX);
+        self.graph.llm.cast(llm::Msg::Prefill(messages)).ok();
+    }
+
+    pub(super) fn configure_voice(&mut self) {
+        let voice = &self.settings.voice;
+        let aloud = self.reply.as_ref().map_or(voice.spoken, |r| r.aloud);
+        let style = voice.style.clone();
+        self.graph.tts.cast(tts::Msg::Configure(style, self.settings.language.clone(), aloud)).ok();
+    }
+
+    /// Orders what the stages have not finished of the reply once more.
+    pub(super) fn write_again(&mut self) {
+        let Some(reply) = &mut self.reply else { return };
+        if reply.usage.is_some() || reply.failed.is_some() {
+            return;
+        }
+        if reply.clauses.is_empty() {
+            let request = reply.request.clone();
+            self.graph.rag.cast(rag::Msg::Draft(Box::new(request))).ok();
+            return;
+        }
+        // Some of it is on its way to be heard: it ends there.
+        let epoch = reply.epoch;
+        self.reply_failed(epoch, "the rest of the reply was lost with its stage".into());
+    }
+
+    fn void(&mut self, epoch: Epoch) {
+        self.graph.llm.cast(llm::Msg::Void(epoch)).ok();
+        self.graph.tts.cast(tts::Msg::Void(epoch)).ok();
+        self.playout(Command::Cut(epoch));
+    }
+
+    pub(super) fn discard(&mut self, epoch: Epoch) {
+        self.reply = None;
+        self.caller.discarded += 1;
+        metrics::counter!(m::DRAFTS_DISCARDED).increment(1);
+        self.void(epoch);
+    }
+
+    pub(super) fn commit(&mut self, epoch: Epoch, turn: bool, reply: bool, why: EndReason) {
+        if turn {
+            self.end_of_turn(epoch, why);
+        }
+        if !reply {
+            return;
+        }
+        let Some(reply) = &mut self.reply else { return };
+        reply.committed = true;
+        reply.marks.committed = Some(Instant::now());
+        let item = reply.item.clone();
+        let previous = self
+            .conversation
+            .insert(
+                Item {
+                    id: item.clone(),
+                    role: Role::Assistant,
+                    text: String::new(),
+                    spoken: reply.aloud,
+                    complete: false,
+                },
+                Place::Last,
+            )
+            .unwrap_or_default();
+        let (aloud, clauses) = (reply.aloud, reply.clauses.clone());
+        let failed = reply.failed.take();
+        let drafted = std::mem::take(&mut reply.drafted);
+        self.ledger.open(epoch, item.clone());
+        for (text, ms) in drafted {
+            self.ledger.clause(epoch, &text, ms);
+        }
+        let response = self.name("resp");
+        self.log(SessionEvent::ReplyStarted { epoch, response, item, previous });
+        if aloud {
+            self.playout(Command::Commit(epoch));
+        }
+        for (i, clause) in clauses.into_iter().enumerate() {
+            self.reply_text(epoch, &clause, i > 0);
+        }
+        if let Some(message) = failed {
+            self.reply_failed(epoch, message);
+        } else {
+            self.end_if_silent(epoch);
+        }
+    }
+
+    /// The caller's turn becomes an item.
+    fn end_of_turn(&mut self, epoch: Epoch, why: EndReason) {
+        self.graph.asr.cast(asr::Msg::Close).ok();
+        let item = self.caller_item();
+        let caller = std::mem::take(&mut self.caller);
+        let at = caller.speech_end.max(caller.since);
+        self.log(SessionEvent::SpeechStopped { at, item: item.clone() });
+        let entry = Item {
+            id: item.clone(),
+            role: Role::User,
+            text: caller.words.clone(),
+            spoken: true,
+            complete: true,
+        };
+        let previous = self.conversation.insert(entry, Place::Last).unwrap_or_default();
+        let audio_ms = at.since_ms(caller.since);
+        tracing::info!(
+            session = %self.id,
+            turn = epoch.turn,
+            ?why,
+            audio_ms,
+            drafts_discarded = caller.discarded,
+            "the caller's turn is over"
+        );
+        let text = caller.words;
+        self.log(SessionEvent::TurnEnded { epoch, item, previous, text, why, audio_ms });
+        self.caller = CallerTurn::default();
+    }
+
+    fn reply_text(&mut self, epoch: Epoch, clause: &str, more: bool) {
+        let delta = if more { format!(" {clause}") } else { clause.to_owned() };
+        self.log(SessionEvent::ReplyText { epoch, delta });
+    }
+
+    pub(super) fn cut(&mut self, epoch: Epoch, why: CutReason) {
+        let Some(mut reply) = self.reply.take() else { return };
+        metrics::counter!(m::CUTS, "reason" => format!("{why:?}").to_lowercase()).increment(1);
+        reply.cut = Some(why);
+        let aloud = reply.aloud;
+        self.void(epoch);
+        if aloud {
+            // The playout says where; it does so within a tick.
+            self.cutting = Some(reply);
+        } else {
+            let written = reply.written();
+            self.end_reply(reply, written, 0, Outcome::Cut(why));
+        }
+    }
+
+    /// What the stages and the playout say of a reply.
+    pub(super) fn reply_report(&mut self, report: Report) {
+        match report {
+            Report::FirstToken { epoch } => {
+                if let Some(reply) = self.of(epoch) {
+                    reply.marks.first_token.get_or_insert_with(Instant::now);
+                    let asked = reply.marks.asked;
+                    metrics::histogram!(m::TTFT_MS).record(m::ms(asked.elapsed()));
+                }
+            }
+            Report::Clause { epoch, text } => {
+                let Some(reply) = self.of(epoch) else { return };
+                reply.marks.first_clause.get_or_insert_with(Instant::now);
+                reply.clauses.push(text.clone());
+                let (committed, more) = (reply.committed, reply.clauses.len() > 1);
+                if committed {
+                    self.reply_text(epoch, &text, more);
+                }
+            }
+            Report::Written { epoch, usage, complete } => {
+                let Some(reply) = self.of(epoch) else { return };
+                (reply.usage, reply.complete) = (Some(usage), complete);
+                self.end_if_silent(epoch);
+            }
+            Report::AudioMade { epoch } => {
+                if let Some(reply) = self.of(epoch) {
+                    reply.marks.first_audio.get_or_insert_with(Instant::now);
+                }
+            }
+            Report::ClauseSpoken { epoch, text, ms } => self.clause_spoken(epoch, &text, ms),
+            Report::ReplyFailed { epoch, message } => self.reply_failed(epoch, message),
+            Report::Playout(report) => self.played(report),
+            _ => {}
+        }
+    }
+
+    fn of(&mut self, epoch: Epoch) -> Option<&mut Reply> {
+        self.reply.as_mut().filter(|r| r.epoch == epoch)
+    }
+
+    fn clause_spoken(&mut self, epoch: Epoch, text: &str, ms: u64) {
+        let Some(reply) = self.of(epoch) else { return };
+        if reply.committed {
+            self.ledger.clause(epoch, text, ms);
+        } else {
+            reply.drafted.push((text.to_owned(), ms));
+        }
+    }
+
+    fn reply_failed(&mut self, epoch: Epoch, message: String) {
+        tracing::error!(session = %self.id, %epoch, %message, "a reply failed");
+        let Some(reply) = self.of(epoch) else { return };
+        reply.failed = Some(message.clone());
+        if !reply.committed {
+            return;
+        }
+        if reply.marks.audible.is_some() {
+            // What was made is played to its end; the draining ends the reply.
+            let last = llm::Clause { epoch, text: String::new(), last: true };
+            self.graph.tts.cast(tts::Msg::Append(last)).ok();
+            return;
+        }
+        let Some(reply) = self.reply.take() else { return };
+        self.void(epoch);
+        self.end_reply(reply, String::new(), 0, Outcome::Failed(message));
+        self.tell(Input::ReplyFailed { epoch });
+    }
+
+    /// A reply in text only is over when it is written.
+    fn end_if_silent(&mut self, epoch: Epoch) {
+        let over = self.of(epoch).is_some_and(|r| r.committed && !r.aloud && r.usage.is_some());
+        if over && let Some(reply) = self.reply.take() {
+            let written = reply.written();
+            self.measure(&reply);
+            self.end_reply(reply, written, 0, Outcome::Completed);
+            self.tell(Input::PlayoutDrained { epoch });
+        }
+    }
+
+    fn played(&mut self, report: PlayoutReport) {
+        match report {
+            PlayoutReport::Started(epoch) => {
+                let Some(reply) = self.of(epoch) else { return };
+                reply.marks.audible = Some(Instant::now());
+                self.log(SessionEvent::ReplyAudible { epoch });
+                if let Some(reply) = self.reply.take() {
+                    self.measure(&reply);
+                    self.reply = Some(reply);
+                }
+                self.tell(Input::PlayoutStarted { epoch });
+            }
+            PlayoutReport::Drained { epoch, played_ms } => {
+                self.ledger.played(epoch, played_ms, played_ms, Certainty::Sent);
+                let Some(mut reply) = self.reply.take_if(|r| r.epoch == epoch) else { return };
+                let outcome = match (reply.failed.take(), reply.complete) {
+                    (Some(message), _) => Outcome::Failed(message),
+                    (None, true) => Outcome::Completed,
+                    (None, false) => Outcome::Incomplete,
+                };
+                let heard = self.ledger.get(epoch).map(|s| s.text()).unwrap_or_default();
+                self.end_reply(reply, heard, played_ms, outcome);
+                self.tell(Input::PlayoutDrained { epoch });
+            }
+            PlayoutReport::WasCut { epoch, played_ms, sent_ms } => {
+                self.ledger.played(epoch, played_ms, sent_ms, Certainty::Estimated);
+                let Some(reply) = self.cutting.take_if(|r| r.epoch == epoch) else { return };
+                let heard = self.ledger.get(epoch).map(|s| s.text_until(played_ms)).unwrap_or_default();
+                let why = reply.cut.unwrap_or(CutReason::Client);
+                self.end_reply(reply, heard, played_ms, Outcome::Cut(why));
+            }
+        }
+    }
+
+    fn measure(&mut self, reply: &Reply) {
+        let metrics = reply.metrics();
+        let record = |name, value: Option<u64>| {
+            if let Some(v) = value {
+                metrics::histogram!(name).record(v as f64);
+            }
+        };
+        if reply.marks.speech_end.is_some() {
+            record(m::ENDPOINT_MS, metrics.endpoint_ms);
+            record(m::ASR_FINAL_MS, metrics.asr_final_ms);
+            record(m::FIRST_AUDIO_MS, metrics.first_audio_ms);
+            record(m::VOICE_TO_VOICE_MS, metrics.voice_to_voice_ms);
+        }
+        metrics::counter!(m::TURNS).increment(1);
+        tracing::info!(
+            session = %self.id,
+            turn = metrics.turn,
+            endpoint_ms = metrics.endpoint_ms,
+            asr_final_ms = metrics.asr_final_ms,
+            llm_first_token_ms = metrics.llm_first_token_ms,
+            first_audio_ms = metrics.first_audio_ms,
+            voice_to_voice_ms = metrics.voice_to_voice_ms,
+            "turn answered"
+        );
+        let heard = self.last_words();
+        self.log(SessionEvent::Measured { metrics, heard, said: reply.written() });
+    }
+
+    /// What the caller said last.
+    fn last_words(&self) -> String {
+        let items = self.conversation.items().iter().rev();
+        items.filter(|i| i.role == Role::User).map(|i| i.text.clone()).next().unwrap_or_default()
+    }
+
+    fn end_reply(&mut self, reply: Reply, heard: String, heard_ms: u64, outcome: Outcome) {
+        self.options = Default::default();
+        if let Some(item) = self.conversation.get_mut(&reply.item) {
+            item.text.clone_from(&heard);
+            item.complete = matches!(outcome, Outcome::Completed);
+        }
+        let written = reply.written();
+        let usage = reply.usage.unwrap_or_default();
+        let epoch = reply.epoch;
+        self.log(SessionEvent::ReplyEnded { epoch, outcome, heard, written, heard_ms, usage });
+    }
+}
