@@ -1,5 +1,5 @@
 //! Texts as vectors.
 
-mod onnx;
+pub mod onnx;
 
 pub use onnx::OnnxEmbedder;

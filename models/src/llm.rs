@@ -1,1 +1,3 @@
-//! (being written)
+//! Language models: the remote engine.
+
+pub mod openai;

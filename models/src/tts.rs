@@ -1,1 +1,3 @@
-//! (being written)
+//! Speech: the remote engine.
+
+pub mod openai;

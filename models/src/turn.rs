@@ -1,7 +1,7 @@
 //! End of turn: is a caller who has just paused done?
 
 mod mel;
-mod smart_turn;
+pub mod smart_turn;
 
 pub use mel::LogMel;
 pub use smart_turn::SmartTurn;

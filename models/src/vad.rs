@@ -1,5 +1,5 @@
 //! Voice activity detection.
 
-mod silero;
+pub mod silero;
 
 pub use silero::Silero;
