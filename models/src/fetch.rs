@@ -85,20 +85,20 @@ pub enum FetchError {
         dir: PathBuf,
     },
     /// The folder cannot be written.
-    #[error("cannot write to {}: {source}; choose another folder with VIVA_MODELS or --models", dir.display())]
+    #[error("cannot write to {}: {cause}; choose another folder with VIVA_MODELS or --models", dir.display())]
     NotWritable {
         /// The folder.
         dir: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Any other trouble with a file.
-    #[error("{what}: {source}")]
+    #[error("{what}: {cause}")]
     Io {
         /// What was being done.
         what: String,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A source does not have it (404, no such package version, not in the mirror).
     #[error("{from} does not have it: {why}")]
@@ -165,8 +165,8 @@ impl FetchError {
             }
             io::ErrorKind::PermissionDenied
             | io::ErrorKind::ReadOnlyFilesystem
-            | io::ErrorKind::NotADirectory => Self::NotWritable { dir: dir.to_owned(), source },
-            _ => Self::Io { what: what.into(), source },
+            | io::ErrorKind::NotADirectory => Self::NotWritable { dir: dir.to_owned(), cause: source },
+            _ => Self::Io { what: what.into(), cause: source },
         }
     }
 
@@ -360,7 +360,7 @@ fn inspect(path: &Path, entry: &Entry, stamps: &mut Stamps) -> Result<State> {
 
 /// SHA-256 of a file, in hex.
 pub fn hash_file(path: &Path) -> Result<String> {
-    let fail = |source| FetchError::Io { what: format!("reading {}", path.display()), source };
+    let fail = |cause| FetchError::Io { what: format!("reading {}", path.display()), cause };
     let mut file = std::fs::File::open(path).map_err(fail)?;
     let mut hasher = Sha256::new();
     io::copy(&mut file, &mut hasher).map_err(fail)?;
