@@ -1,0 +1,227 @@
+//! Every registered engine, with real weights, must keep its contract.
+#![allow(clippy::unwrap_used)]
+
+mod engines;
+
+use engines::*;
+use viva_models::audio::Resampler;
+use viva_models::registry::*;
+use viva_models::*;
+
+/// Nothing, for so many seconds.
+fn silence(seconds: usize) -> Vec<f32> {
+    vec![0.0; seconds * 16_000]
+}
+
+fn check_asr(opened: Opened<dyn Asr>, errors_max: f64) {
+    let Opened { mut engine, pid } = opened;
+    let name = engine.name().to_owned();
+    assert!(!name.is_empty());
+    let cancel = Cancel::new();
+    let (mut errors, mut words) = (0, 0);
+    for (samples, said) in readings() {
+        let seconds = samples.len() as f64 / 16_000.0;
+        let length_ms = (samples.len() / 16) as u32;
+        let job = AsrJob { samples, language: Some("en".into()), words: true, ..AsrJob::default() };
+        let found =
+            timed(&format!("{name}, {seconds:.1} s"), pid, || engine.transcribe(&job, &cancel)).unwrap();
+        println!("  said:  {said}\n  heard: {}", found.text);
+        assert_eq!(found.language, "en");
+        assert!(found.confidence > 0.3 && found.confidence <= 1.0, "{}", found.confidence);
+        let joined = found.words.iter().map(|w| w.text.as_str()).collect::<Vec<_>>().join(" ");
+        assert_eq!(joined, found.text);
+        for pair in found.words.windows(2) {
+            assert!(pair[0].start_ms <= pair[1].start_ms, "{pair:?}");
+        }
+        for word in &found.words {
+            assert!(word.start_ms <= word.end_ms && word.end_ms <= length_ms.max(1_000), "{word:?}");
+            assert!((0.0..=1.0).contains(&word.confidence), "{word:?}");
+        }
+        errors += word_errors(said, &found.text);
+        words += plain(said).len();
+
+        let job = AsrJob { words: false, ..job };
+        let plain_text = engine.transcribe(&job, &cancel).unwrap();
+        assert!(plain_text.words.is_empty());
+    }
+    println!("{name}: {errors} word errors in {words}");
+    assert!(errors as f64 <= errors_max * words as f64, "{errors} errors in {words} words");
+
+    for samples in [Vec::new(), vec![0.1; 1_000], silence(3)] {
+        let n = samples.len();
+        let found = engine.transcribe(&AsrJob { samples, ..AsrJob::default() }, &cancel).unwrap();
+        assert_eq!(found.text, "", "{n} samples");
+    }
+    let nonsense = vec![f32::NAN; 20_000];
+    engine.transcribe(&AsrJob { samples: nonsense, ..AsrJob::default() }, &cancel).unwrap();
+    let long = AsrJob { samples: silence(31), ..AsrJob::default() };
+    assert!(matches!(engine.transcribe(&long, &cancel), Err(EngineError::Invalid(_))));
+    cancel.cancel();
+    let job = AsrJob { samples: silence(3), ..AsrJob::default() };
+    assert_eq!(engine.transcribe(&job, &cancel), Err(EngineError::Cancelled));
+}
+
+fn speak(engine: &mut dyn Tts, text: &str, style: Style) -> Result<Vec<f32>> {
+    let mut samples = Vec::new();
+    let job = TtsJob { text: text.into(), style, language: Some("en".into()) };
+    engine.speak(&job, &Cancel::new(), &mut |chunk| samples.extend_from_slice(chunk))?;
+    Ok(samples)
+}
+
+fn check_tts(opened: Opened<dyn Tts>) {
+    let Opened { mut engine, pid } = opened;
+    let name = engine.name().to_owned();
+    let rate = engine.sample_rate() as f64;
+    assert!((8_000.0..=48_000.0).contains(&rate));
+    let styles = engine.styles();
+    assert!(!styles.voices.is_empty());
+    let text = "Thank you, that helps. What did you learn from it?";
+    let spoken =
+        timed(&format!("{name}, {text:?}"), pid, || speak(&mut *engine, text, Style::default())).unwrap();
+    let seconds = spoken.len() as f64 / rate;
+    println!("  {seconds:.2} s of speech");
+    assert!((1.5..8.0).contains(&seconds), "{seconds} s");
+    assert!(spoken.iter().all(|s| s.is_finite() && s.abs() <= 1.5));
+    let lead = spoken.iter().position(|s| s.abs() > 0.01).unwrap() as f64 / rate;
+    assert!(lead < 0.06, "{lead} s of silence first");
+
+    if styles.pace {
+        let quick = speak(&mut *engine, text, Style { pace: 1.5, ..Style::default() }).unwrap();
+        let ratio = spoken.len() as f64 / quick.len() as f64;
+        assert!((1.2..1.9).contains(&ratio), "1.5 times the pace was {ratio:.2} times");
+    }
+    let named = Style { voice: styles.voices[0].clone(), ..Style::default() };
+    assert!(!speak(&mut *engine, "Yes.", named).unwrap().is_empty());
+    for nothing in ["", "  ", "...", "?!", "\n\n"] {
+        assert_eq!(speak(&mut *engine, nothing, Style::default()).unwrap(), Vec::<f32>::new(), "{nothing:?}");
+    }
+    let odd = "Zoë's 3.5% — “naïve” \u{1F642} 10:30\u{0}\u{7} e.g. C++; ok";
+    assert!(!speak(&mut *engine, odd, Style::default()).unwrap().is_empty());
+    let long = "x".repeat(TTS_TEXT_MAX + 1);
+    assert!(matches!(speak(&mut *engine, &long, Style::default()), Err(EngineError::Invalid(_))));
+    let stranger = Style { voice: "nobody".into(), ..Style::default() };
+    assert!(matches!(speak(&mut *engine, "Hi.", stranger), Err(EngineError::Invalid(_))));
+}
+
+fn check_vad(opened: Opened<dyn Vad>) {
+    let mut engine = opened.engine;
+    let (speech, _) = readings().swap_remove(0);
+    let mut probabilities = Vec::new();
+    let mut states = [VadState::default(), VadState::default()];
+    let (mut voiced, mut windows) = (0, 0);
+    for window in speech.chunks_exact(VAD_WINDOW) {
+        let loud: [f32; VAD_WINDOW] = window.try_into().unwrap();
+        let mut batch = [loud, [0.0; VAD_WINDOW]]
+            .map(Box::new)
+            .into_iter()
+            .zip(states.clone())
+            .map(|(window, state)| VadJob { state, window })
+            .collect::<Vec<_>>();
+        engine.detect(&mut batch, &mut probabilities).unwrap();
+        assert_eq!(probabilities.len(), 2);
+        assert!(probabilities[1] < 0.3, "silence beside speech is {}", probabilities[1]);
+        voiced += usize::from(probabilities[0] > 0.5);
+        windows += 1;
+        states = [batch[0].state.clone(), batch[1].state.clone()];
+    }
+    println!("{}: {voiced} of {windows} windows of a reading are speech", engine.name());
+    assert!(voiced * 10 > windows * 6);
+    engine.detect(&mut [], &mut probabilities).unwrap();
+    assert!(probabilities.is_empty());
+}
+
+fn check_turn(opened: Opened<dyn TurnDetector>) {
+    let mut engine = opened.engine;
+    let name = engine.name().to_owned();
+    let turns: Vec<std::sync::Arc<[f32]>> = readings().into_iter().map(|(s, _)| s.into()).collect();
+    let scores = timed(&format!("{name}, {} turns", turns.len()), None, || engine.score(&turns)).unwrap();
+    println!("  {scores:?}");
+    assert_eq!(scores.len(), turns.len());
+    assert!(scores.iter().all(|s| (0.0..=1.0).contains(s)));
+    assert!(engine.score(&[]).unwrap().is_empty());
+}
+
+fn check_embedder(opened: Opened<dyn Embedder>) {
+    let mut engine = opened.engine;
+    let texts = ["I led a team of five.", "I managed five people.", "The cat sat on the mat.", ""];
+    let texts: Vec<String> = texts.iter().map(|t| (*t).to_owned()).collect();
+    let name = engine.name().to_owned();
+    let vectors = timed(&format!("{name}, {} texts", texts.len()), None, || engine.embed(&texts)).unwrap();
+    assert_eq!(vectors.len(), texts.len());
+    for vector in &vectors {
+        assert_eq!(vector.len(), engine.dimensions());
+        let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+        assert!((length - 1.0).abs() < 1e-3, "{length}");
+    }
+    let dot = |a: usize, b: usize| vectors[a].iter().zip(&vectors[b]).map(|(x, y)| x * y).sum::<f32>();
+    assert!(dot(0, 1) > dot(0, 2) + 0.2, "{} against {}", dot(0, 1), dot(0, 2));
+}
+
+#[test]
+fn whisper_tiny_keeps_the_contract() {
+    check_asr(open_asr(&whisper("asr/ggml-tiny.en.bin", 1)).unwrap(), 0.12);
+}
+
+#[test]
+fn piper_keeps_the_contract() {
+    check_tts(open_tts(&joe(1)).unwrap());
+}
+
+#[test]
+fn silero_keeps_the_contract() {
+    check_vad(open_vad(&silero()).unwrap());
+}
+
+#[test]
+fn smart_turn_keeps_the_contract() {
+    check_turn(open_turn(&smart_turn()).unwrap());
+}
+
+#[test]
+fn minilm_keeps_the_contract() {
+    check_embedder(open_embed(&embedder("minilm-int8")).unwrap());
+}
+
+#[test]
+fn what_piper_says_whisper_hears() {
+    let mut tts = open_tts(&joe(1)).unwrap().engine;
+    let mut asr = open_asr(&whisper("asr/ggml-tiny.en.bin", 1)).unwrap().engine;
+    let (mut errors, mut words) = (0, 0);
+    for said in [
+        "Thank you, that helps. What did you learn from it?",
+        "Please tell me about a project you are proud of; take your time.",
+        "How did you find the cause — and what would you do differently today?",
+    ] {
+        let spoken = speak(&mut *tts, said, Style::default()).unwrap();
+        let mut resampler = Resampler::new(tts.sample_rate(), 16_000).unwrap();
+        let mut samples = Vec::new();
+        resampler.process(&spoken, &mut samples);
+        resampler.flush(&mut samples);
+        let heard = asr.transcribe(&AsrJob { samples, ..AsrJob::default() }, &Cancel::new()).unwrap();
+        println!("{:.2}: {}", heard.confidence, heard.text);
+        errors += word_errors(said, &heard.text);
+        words += plain(said).len();
+    }
+    assert!(errors * 20 <= words, "{errors} errors in {words} words");
+}
+
+#[test]
+fn missing_weights_say_what_to_run() {
+    let AsrSpec::Whisper(spec) = whisper("asr/ggml-tiny.en.bin", 1) else { unreachable!() };
+    let gone = AsrSpec::Whisper(WhisperSpec { model: "no/such.bin".into(), ..spec.clone() });
+    let error = open_asr(&gone).err().unwrap().to_string();
+    assert!(error.contains("no/such.bin") && error.contains("viva models pull"), "{error}");
+}
+
+#[test]
+fn corrupt_weights_are_refused_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = folder.path().join("bad.bin");
+    std::fs::write(&bad, vec![7u8; 4096]).unwrap();
+    let asr = AsrSpec::Whisper(WhisperSpec { model: bad.clone(), threads: 1, language: None, gpu: false });
+    let llm = LlmSpec::Llama(LlamaSpec { model: bad, ..llama("llm/SmolLM2-135M-Instruct.Q4_1.gguf", 1) });
+    for error in [open_asr(&asr).err().unwrap(), open_llm(&llm).err().unwrap()] {
+        println!("{error}");
+        assert!(error.to_string().contains("bad.bin"), "{error}");
+    }
+}
