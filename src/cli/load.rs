@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::client::server::interrupted;
 use crate::client::{CallOptions, CallerOptions, Clip, Clips, ServerOptions, ServerProcess, signals};
 use crate::lab::html;
 use crate::lab::report::{LoadReport, findings_table, latency_table};
@@ -126,7 +127,10 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<()> {
             ..CallOptions::default()
         },
     };
-    let measured = measure(&args, &plan).await;
+    let measured = tokio::select! {
+        measured = measure(&args, &plan) => measured,
+        () = interrupted() => Err(anyhow::anyhow!("interrupted")),
+    };
     if let Some(own) = own {
         own.stop().await;
     }

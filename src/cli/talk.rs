@@ -8,6 +8,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
 use crate::client::recording::{write_mono, write_stereo};
+use crate::client::server::interrupted;
 use crate::client::{
     Call, CallOptions, CallReport, CallerOptions, Clips, Script, ServerOptions, ServerProcess, TurnReport,
     Wishes,
@@ -92,7 +93,10 @@ pub async fn run(args: TalkArgs) -> anyhow::Result<()> {
         (None, Some(server)) => server.clone(),
         (None, None) => unreachable!("a server is named or started"),
     };
-    let held = hold(&url, clips, options, &script, &args).await;
+    let held = tokio::select! {
+        held = hold(&url, clips, options, &script, &args) => held,
+        () = interrupted() => Err(anyhow::anyhow!("interrupted")),
+    };
     if let Some(own) = own {
         own.stop().await;
     }
@@ -129,7 +133,7 @@ async fn hold(
     save(&args.out, &caller, &reply)?;
     if args.json {
         for turn in &report.turns {
-            println!("{}", json_line(turn));
+            println!("{}", json_line(turn)?);
         }
     } else {
         print_transcript(&report);
@@ -173,25 +177,48 @@ fn whole(ms: Option<f64>) -> Option<f64> {
     ms.map(f64::round)
 }
 
-/// The stages of a turn in their order: heading, JSON key, value.
-fn stages(turn: &TurnReport) -> [(&'static str, &'static str, Option<f64>); 6] {
+/// The stages of a turn in their order: heading and value.
+fn stages(turn: &TurnReport) -> [(&'static str, Option<f64>); 6] {
     let server = turn.server.clone().unwrap_or_default();
     [
-        ("turn decided", "endpoint_ms", server.endpoint_ms),
-        ("ASR final", "asr_final_ms", server.asr_final_ms),
-        ("first token", "llm_first_token_ms", server.llm_first_token_ms),
-        ("first sentence", "first_sentence_ms", server.first_sentence_ms),
-        ("first audio", "first_audio_ms", server.first_audio_ms),
-        ("voice to voice", "voice_to_voice_ms", turn.voice_to_voice_ms),
+        ("turn decided", server.endpoint_ms),
+        ("ASR final", server.asr_final_ms),
+        ("first token", server.llm_first_token_ms),
+        ("first sentence", server.first_sentence_ms),
+        ("first audio", server.first_audio_ms),
+        ("voice to voice", turn.voice_to_voice_ms),
     ]
 }
 
-fn json_line(turn: &TurnReport) -> Value {
-    let mut line = json!({"file": turn.file, "heard": turn.heard, "said": turn.said});
-    for (_, key, ms) in stages(turn) {
-        line[key] = json!(whole(ms));
-    }
-    line
+/// One turn as `--json` prints it, in this order of keys.
+#[derive(serde::Serialize)]
+struct JsonLine<'a> {
+    file: &'a str,
+    heard: &'a str,
+    said: &'a str,
+    endpoint_ms: Option<f64>,
+    asr_final_ms: Option<f64>,
+    llm_first_token_ms: Option<f64>,
+    first_sentence_ms: Option<f64>,
+    first_audio_ms: Option<f64>,
+    voice_to_voice_ms: Option<f64>,
+}
+
+fn json_line(turn: &TurnReport) -> anyhow::Result<String> {
+    let [endpoint, asr_final, first_token, first_sentence, first_audio, voice_to_voice] =
+        stages(turn).map(|(_, ms)| whole(ms));
+    let line = JsonLine {
+        file: &turn.file,
+        heard: &turn.heard,
+        said: &turn.said,
+        endpoint_ms: endpoint,
+        asr_final_ms: asr_final,
+        llm_first_token_ms: first_token,
+        first_sentence_ms: first_sentence,
+        first_audio_ms: first_audio,
+        voice_to_voice_ms: voice_to_voice,
+    };
+    serde_json::to_string(&line).context("a turn cannot be written as JSON")
 }
 
 fn print_transcript(report: &CallReport) {
@@ -204,14 +231,14 @@ fn print_transcript(report: &CallReport) {
 fn table(report: &CallReport) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
-    let headings = report.turns.first().map(|turn| stages(turn).map(|(heading, _, _)| heading));
+    let headings = report.turns.first().map(|turn| stages(turn).map(|(heading, _)| heading));
     let mut header = vec!["ms after the caller's last word".to_owned()];
     header.extend(headings.into_iter().flatten().map(str::to_owned));
     table.set_header(header);
     for turn in &report.turns {
         let name = turn.file.rsplit('/').next().unwrap_or(&turn.file);
         let mut row = vec![Cell::new(name)];
-        row.extend(stages(turn).map(|(_, _, ms)| {
+        row.extend(stages(turn).map(|(_, ms)| {
             let text = whole(ms).map_or_else(|| "–".to_owned(), |ms| format!("{ms}"));
             Cell::new(text).set_alignment(CellAlignment::Right)
         }));
@@ -243,9 +270,10 @@ fn print_remarks(report: &CallReport) {
         let longest = report.glitches.iter().map(|gap| gap.ms).fold(0.0, f64::max);
         println!("Gaps in the reply: {}, the longest {longest:.0} ms.", report.glitches.len());
     }
-    if report.sent.late > 0 {
+    // One frame in a hundred is what a quiet machine loses to its own business.
+    if report.sent.late * 100 > report.sent.frames {
         println!(
-            "This machine was busy: {} of {} frames left late (up to {:.0} ms), so the figures are too high.",
+            "This machine was busy: {} of {} frames left late (up to {:.0} ms); the figures are too high.",
             report.sent.late, report.sent.frames, report.sent.late_ms_max
         );
     }
@@ -261,25 +289,12 @@ mod tests {
 
     #[test]
     fn a_json_line_has_exactly_the_promised_keys() {
-        let line = json_line(&TurnReport { voice_to_voice_ms: Some(812.4), ..TurnReport::default() });
-        let keys: Vec<&str> = line.as_object().unwrap().keys().map(String::as_str).collect();
-        let mut expected = vec![
-            "file",
-            "heard",
-            "said",
-            "endpoint_ms",
-            "asr_final_ms",
-            "llm_first_token_ms",
-            "first_sentence_ms",
-            "first_audio_ms",
-            "voice_to_voice_ms",
-        ];
-        let mut sorted = keys.clone();
-        sorted.sort_unstable();
-        expected.sort_unstable();
-        assert_eq!(sorted, expected);
-        assert_eq!(line["voice_to_voice_ms"], 812.0);
-        assert_eq!(line["endpoint_ms"], Value::Null);
+        let turn =
+            TurnReport { file: "a.wav".into(), voice_to_voice_ms: Some(812.4), ..TurnReport::default() };
+        assert_eq!(
+            json_line(&turn).unwrap(),
+            r#"{"file":"a.wav","heard":"","said":"","endpoint_ms":null,"asr_final_ms":null,"llm_first_token_ms":null,"first_sentence_ms":null,"first_audio_ms":null,"voice_to_voice_ms":812.0}"#
+        );
     }
 
     #[test]

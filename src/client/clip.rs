@@ -27,8 +27,9 @@ const SPEECH_WINDOWS_MIN: usize = 3;
 /// Speech is what is less than so far below the clip's loudest window. Unvoiced endings lie 25–30 dB
 /// below a stressed vowel; room noise of a usable recording lies below 40.
 const SPEECH_BELOW_PEAK_DB: f32 = 35.0;
-/// ... and at least so far above the clip's own noise (its 10th percentile).
-const SPEECH_ABOVE_NOISE_DB: f32 = 10.0;
+/// ... and at least so far above the clip's own noise (its 10th percentile): twice its amplitude, which
+/// room noise does not reach for 30 ms on end, and the last syllables of the packaged read clips do.
+const SPEECH_ABOVE_NOISE_DB: f32 = 6.0;
 /// ... and never below this, whatever the file.
 const SPEECH_FLOOR_DB: f32 = -55.0;
 

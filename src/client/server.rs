@@ -116,6 +116,27 @@ impl ServerProcess {
     }
 }
 
+/// Returns when somebody wants us to end (interrupt or terminate), so that the server we started can be
+/// ended, too.
+pub async fn interrupted() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            },
+            // Without a handler the signal ends us in the ordinary way.
+            Err(_) => std::future::pending().await,
+        }
+    }
+    #[cfg(not(unix))]
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending().await
+    }
+}
+
 fn terminate(id: u32) {
     let pid = Pid::from_u32(id);
     let mut system = System::new();
