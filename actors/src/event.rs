@@ -245,10 +245,11 @@ pub fn replay(log: &[LogEntry]) -> Option<u64> {
         match (&entry.event, machine.as_mut()) {
             (SessionEvent::Opened { turn, .. }, _) => machine = Some(TurnMachine::new(turn.clone())),
             (SessionEvent::Configured { turn }, Some(m)) => m.configure(turn.clone()),
-            (SessionEvent::Decided { input, actions }, Some(m))
-                if m.handle(input, entry.media) != *actions =>
-            {
-                return Some(entry.seq);
+            (SessionEvent::Decided { input, actions }, Some(m)) => {
+                let again = m.handle(input, entry.media);
+                if again != *actions {
+                    return Some(entry.seq);
+                }
             }
             _ => {}
         }

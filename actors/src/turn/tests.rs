@@ -1,1 +1,307 @@
+#![allow(clippy::unwrap_used)]
+use proptest::prelude::*;
 
+use super::*;
+
+fn ms(ms: u64) -> MediaTime {
+    MediaTime::from_ms(ms)
+}
+
+fn machine() -> TurnMachine {
+    TurnMachine::new(TurnConfig::default())
+}
+
+fn started(at: u64) -> Input {
+    Input::SpeechStarted { at: ms(at) }
+}
+
+fn paused(at: u64) -> Input {
+    Input::SpeechPaused { at: ms(at) }
+}
+
+fn scored(pause: u32, p: f32) -> Input {
+    Input::Scored { pause, probability: Some(p) }
+}
+
+fn heard(pause: u32, text: &str) -> Input {
+    Input::Heard { pause, text: text.into(), confidence: 0.9 }
+}
+
+/// Feeds inputs at their times; gives all actions.
+fn run(m: &mut TurnMachine, script: &[(u64, Input)]) -> Vec<Action> {
+    script.iter().flat_map(|(at, input)| m.handle(input, ms(*at))).collect()
+}
+
+const E11: Epoch = Epoch { turn: 1, rev: 1 };
+
+/// A machine whose reply 1.1 is being heard, at 3 s.
+fn speaking() -> TurnMachine {
+    let mut m = machine();
+    let actions = run(
+        &mut m,
+        &[
+            (100, started(50)),
+            (2160, paused(2000)),
+            (2250, scored(1, 0.95)),
+            (2400, heard(1, "I worked on compilers.")),
+            (2700, Input::Tick),
+            (3000, Input::PlayoutStarted { epoch: E11 }),
+        ],
+    );
+    assert!(actions.contains(&Action::Commit {
+        epoch: E11,
+        turn: true,
+        reply: true,
+        why: EndReason::Scored
+    }));
+    assert!(m.speaking());
+    m
+}
+
+#[test]
+fn a_finished_turn_is_drafted_at_once_and_committed_after_its_silence() {
+    let mut m = machine();
+    run(&mut m, &[(100, started(50)), (2160, paused(2000)), (2250, scored(1, 0.95))]);
+    assert_eq!(m.handle(&heard(1, "Yes, I did."), ms(2400)), [Action::Draft { epoch: E11 }]);
+    assert_eq!(m.handle(&Input::Tick, ms(2430)), []);
+    let due = m.next_tick().unwrap();
+    assert!(due > ms(2430) && due < ms(2600), "{due:?}");
+    assert_eq!(
+        m.handle(&Input::Tick, due),
+        [Action::Commit { epoch: E11, turn: true, reply: true, why: EndReason::Scored }]
+    );
+}
+
+#[test]
+fn an_unfinished_turn_gets_the_time_of_a_thinking_pause() {
+    let mut m = machine();
+    run(&mut m, &[(100, started(50)), (2160, paused(2000)), (2250, scored(1, 0.05))]);
+    assert_eq!(m.handle(&heard(1, "I think that"), ms(2400)), []);
+    assert_eq!(m.handle(&Input::Tick, ms(3300)), []);
+    let went_on = m.handle(&started(3600), ms(3650));
+    assert_eq!(went_on, [Action::GoOn { pause: 1, freeze: true }]);
+    run(&mut m, &[(5160, paused(5000)), (5200, heard(2, "I think that it works")), (5210, scored(2, 0.05))]);
+    let actions = m.handle(&Input::Tick, ms(7100));
+    assert!(
+        actions.contains(&Action::Commit { epoch: E11, turn: true, reply: true, why: EndReason::Silence }),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn a_draft_is_discarded_without_a_trace_when_the_caller_goes_on() {
+    let mut m = machine();
+    run(
+        &mut m,
+        &[(100, started(50)), (2160, paused(2000)), (2250, scored(1, 0.9)), (2300, heard(1, "Yes."))],
+    );
+    assert_eq!(
+        m.handle(&started(2400), ms(2450)),
+        [Action::GoOn { pause: 1, freeze: false }, Action::Discard { epoch: E11 }]
+    );
+    let again = run(
+        &mut m,
+        &[
+            (4160, paused(4000)),
+            (4200, scored(2, 0.9)),
+            (4300, heard(2, "Yes and more.")),
+            (4700, Input::Tick),
+        ],
+    );
+    let second = Epoch { turn: 1, rev: 2 };
+    assert!(again.contains(&Action::Draft { epoch: second }));
+    assert!(again.contains(&Action::Commit {
+        epoch: second,
+        turn: true,
+        reply: true,
+        why: EndReason::Scored
+    }));
+}
+
+#[test]
+fn a_cough_holds_and_resumes() {
+    let mut m = speaking();
+    assert_eq!(m.handle(&started(3500), ms(3560)), [Action::Hold { epoch: E11 }]);
+    assert_eq!(m.handle(&paused(3800), ms(3960)), [Action::Transcribe { pause: 2 }]);
+    assert_eq!(m.handle(&heard(2, ""), ms(4200)), [Action::Dismiss, Action::Resume { epoch: E11 }]);
+    assert!(m.speaking());
+}
+
+#[test]
+fn a_backchannel_resumes_and_words_cut() {
+    let mut m = speaking();
+    run(&mut m, &[(3560, started(3500)), (3960, paused(3800))]);
+    assert!(m.handle(&heard(2, "Mm-hm, yeah."), ms(4200)).contains(&Action::Resume { epoch: E11 }));
+    run(&mut m, &[(5060, started(5000)), (5560, paused(5400))]);
+    let cut = m.handle(&heard(3, "Wait, stop."), ms(5800));
+    assert_eq!(cut, [Action::Cut { epoch: E11, why: CutReason::BargeIn }, Action::Score { pause: 3 }]);
+}
+
+#[test]
+fn long_speech_cuts_whatever_the_words() {
+    let mut m = speaking();
+    m.handle(&started(3500), ms(3560));
+    assert_eq!(m.handle(&Input::Tick, ms(4100)), []);
+    assert_eq!(m.handle(&Input::Tick, ms(4160)), [Action::Cut { epoch: E11, why: CutReason::BargeIn }]);
+    assert_eq!(m.state(), "hearing");
+}
+
+#[test]
+fn a_held_reply_with_no_verdict_is_decided_by_length() {
+    let mut m = speaking();
+    run(&mut m, &[(3560, started(3500)), (3960, paused(3800))]);
+    assert_eq!(m.handle(&Input::Tick, ms(5300)), [Action::Dismiss, Action::Resume { epoch: E11 }]);
+    run(&mut m, &[(6060, started(6000)), (6660, paused(6500))]);
+    assert_eq!(m.handle(&Input::Tick, ms(8000)), [Action::Cut { epoch: E11, why: CutReason::BargeIn }]);
+}
+
+#[test]
+fn a_caller_who_goes_on_before_the_reply_is_heard_cuts_it() {
+    let mut m = machine();
+    run(
+        &mut m,
+        &[(100, started(50)), (2160, paused(2000)), (2250, scored(1, 0.95)), (2400, heard(1, "Yes."))],
+    );
+    m.handle(&Input::Tick, ms(2700));
+    let actions = m.handle(&started(2800), ms(2860));
+    assert_eq!(actions, [Action::Cut { epoch: E11, why: CutReason::CallerWentOn }]);
+}
+
+#[test]
+fn without_a_score_silence_decides() {
+    let mut m = machine();
+    run(&mut m, &[(100, started(50)), (2160, paused(2000)), (2300, heard(1, "Yes."))]);
+    run(&mut m, &[(2310, Input::Scored { pause: 1, probability: None })]);
+    assert_eq!(m.handle(&Input::Tick, ms(2700)), []);
+    let actions = m.handle(&Input::Tick, ms(3400));
+    assert!(matches!(actions[..], [.., Action::Commit { why: EndReason::Silence, .. }]), "{actions:?}");
+}
+
+#[test]
+fn a_stalled_stream_is_not_silence() {
+    let mut m = machine();
+    run(&mut m, &[(100, started(50)), (2160, paused(2000)), (2300, heard(1, "I")), (2310, scored(1, 0.1))]);
+    // However often time is looked at, the media clock stands still.
+    for _ in 0..100 {
+        assert_eq!(m.handle(&Input::Tick, ms(2310)), []);
+    }
+}
+
+#[test]
+fn a_manual_client_says_when() {
+    let config = TurnConfig { endpointing: Endpointing::Manual, ..TurnConfig::default() };
+    let mut m = TurnMachine::new(config);
+    assert_eq!(run(&mut m, &[(100, started(50)), (2160, paused(2000)), (9000, Input::Tick)]), []);
+    assert_eq!(m.handle(&Input::CommitAsked, ms(9000)), [Action::Transcribe { pause: 2 }]);
+    assert_eq!(
+        m.handle(&heard(2, "Hello."), ms(9300)),
+        [Action::Commit {
+            epoch: Epoch { turn: 1, rev: 0 },
+            turn: true,
+            reply: false,
+            why: EndReason::Client
+        }]
+    );
+    let e = Epoch { turn: 2, rev: 1 };
+    assert_eq!(
+        m.handle(&Input::ReplyAsked, ms(9400)),
+        [
+            Action::Draft { epoch: e },
+            Action::Commit { epoch: e, turn: false, reply: true, why: EndReason::Client }
+        ]
+    );
+    assert_eq!(m.handle(&Input::ReplyAsked, ms(9410)), [], "one reply at a time");
+    assert_eq!(m.handle(&Input::CancelAsked, ms(9500)), [Action::Cut { epoch: e, why: CutReason::Client }]);
+}
+
+#[test]
+fn a_caller_who_never_stops_is_answered_in_the_end() {
+    let mut m = machine();
+    m.handle(&started(0), ms(60));
+    let due = m.next_tick().unwrap();
+    assert_eq!(m.handle(&Input::Tick, due), [Action::Transcribe { pause: 1 }]);
+    let actions = m.handle(&heard(1, "and then"), due);
+    assert!(matches!(actions[..], [.., Action::Commit { why: EndReason::TooLong, .. }]));
+}
+
+#[test]
+fn patience_and_open_ends_ask_for_longer_silence() {
+    let quick = TurnConfig { endpointing: Endpointing::Semantic { patience: 0.7 }, ..TurnConfig::default() };
+    let normal = TurnConfig::default();
+    assert!(quick.silence_asked_ms(Some(0.9), "Yes.") < normal.silence_asked_ms(Some(0.9), "Yes."));
+    assert!(
+        normal.silence_asked_ms(Some(0.9), "I did this because")
+            > normal.silence_asked_ms(Some(0.9), "I did.")
+    );
+    let scores: Vec<f32> = (0..=10).map(|i| normal.silence_asked_ms(Some(i as f32 / 10.0), "x")).collect();
+    assert!(scores.windows(2).all(|w| w[0] >= w[1]), "more finished never waits longer: {scores:?}");
+}
+
+#[test]
+fn backchannels_are_told_from_words() {
+    for yes in ["Mm-hm.", "yeah", "Uh-huh", "OK.", "I see.", "Right, right."] {
+        assert!(is_backchannel(yes), "{yes}");
+    }
+    for no in ["Wait.", "No", "I see what you mean", "yeah but", "stop please"] {
+        assert!(!is_backchannel(no), "{no}");
+    }
+}
+
+fn any_input() -> impl Strategy<Value = Input> {
+    let epoch = (1u32..4, 1u32..4).prop_map(|(turn, rev)| Epoch { turn, rev });
+    prop_oneof![
+        3 => Just(started(0)),
+        3 => Just(paused(0)),
+        3 => (1u32..8, 0f32..1.0).prop_map(|(p, s)| scored(p, s)),
+        3 => (1u32..8, prop_oneof![Just(""), Just("yes"), Just("I did it.")]).prop_map(|(p, t)| heard(p, t)),
+        1 => (1u32..8).prop_map(|pause| Input::HearingFailed { pause }),
+        2 => epoch.clone().prop_map(|epoch| Input::PlayoutStarted { epoch }),
+        2 => epoch.clone().prop_map(|epoch| Input::PlayoutDrained { epoch }),
+        1 => epoch.prop_map(|epoch| Input::ReplyFailed { epoch }),
+        1 => Just(Input::CommitAsked),
+        1 => Just(Input::ReplyAsked),
+        1 => Just(Input::CancelAsked),
+        1 => Just(Input::ClearAsked),
+        4 => Just(Input::Tick),
+    ]
+}
+
+proptest! {
+    /// Whatever comes in whatever order: no panic, drafts end exactly once, nothing is committed that was
+    /// not drafted, holds are resolved, and the same inputs give the same decisions.
+    #[test]
+    fn any_order_of_events_keeps_the_rules(script in prop::collection::vec((any_input(), 1u64..900), 1..120)) {
+        let (mut a, mut b) = (machine(), machine());
+        let mut now = 0;
+        let mut open: Option<Epoch> = None;
+        let mut held = false;
+        for (input, step) in script {
+            now += step;
+            // Speech reports carry the time they happened at.
+            let input = match input {
+                Input::SpeechStarted { .. } => started(now.saturating_sub(60)),
+                Input::SpeechPaused { .. } => paused(now.saturating_sub(160)),
+                other => other,
+            };
+            let actions = a.handle(&input, ms(now));
+            prop_assert_eq!(&actions, &b.handle(&input, ms(now)));
+            for action in actions {
+                match action {
+                    Action::Draft { epoch } => {
+                        prop_assert!(open.is_none_or(|o| o < epoch));
+                        open = Some(epoch);
+                    }
+                    Action::Discard { epoch } | Action::Cut { epoch, .. } => {
+                        prop_assert_eq!(open, Some(epoch));
+                        held = false;
+                    }
+                    Action::Commit { epoch, reply: true, .. } => prop_assert_eq!(open, Some(epoch)),
+                    Action::Hold { .. } => { prop_assert!(!held); held = true; }
+                    Action::Resume { .. } => { prop_assert!(held); held = false; }
+                    _ => {}
+                }
+            }
+            if !a.speaking() { held = false; }
+        }
+    }
+}
