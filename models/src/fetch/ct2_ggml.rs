@@ -10,7 +10,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
 use half::f16;
 
 /// Why a model could not be converted.
@@ -386,7 +386,9 @@ fn write_vocab(path: &Path, tokens: i32, out: &mut dyn Write) -> Result<()> {
     File::open(path)?.take(VOCAB_BYTES_MAX).read_to_string(&mut text)?;
     let mut pieces: Vec<Vec<u8>> = Vec::new();
     for line in text.lines().filter(|line| !line.is_empty()) {
-        let piece = line.split_once(' ').and_then(|(piece, _rank)| BASE64_STANDARD.decode(piece).ok());
+        // Padding is not counted on: the multilingual file writes the empty token as a lone "=".
+        let piece = line.split_once(' ').map(|(piece, _rank)| piece.trim_end_matches('='));
+        let piece = piece.and_then(|piece| BASE64_STANDARD_NO_PAD.decode(piece).ok());
         pieces.push(piece.ok_or(ConvertError::Bad(format!("the vocabulary's line {line:?}")))?);
     }
     if tokens == VOCAB_ENGLISH {

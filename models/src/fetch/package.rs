@@ -24,6 +24,8 @@ const POLL: Duration = Duration::from_millis(100);
 const PYTHON: &str = "3.11";
 /// And for this platform, the only one the manifest's native library was hashed for.
 const PLATFORM: &str = "manylinux_2_28_x86_64";
+/// Bytes of a client's complaints that are kept: the reason stands at their end.
+const SAID_MAX: usize = 16 * 1024;
 /// Members one archive may have; the largest wheel of the manifest has a thousand.
 const MEMBERS_MAX: usize = 100_000;
 
@@ -100,8 +102,6 @@ fn run_client(package: &Package, home: &Path, advanced: &mut dyn FnMut(u64)) -> 
     let scratch = home.join("tmp");
     let disk = |err| FetchError::io(home, format!("preparing {}", home.display()), err);
     fs::create_dir_all(&scratch).map_err(disk)?;
-    let said = scratch.join("said");
-    let log = File::create(&said).map_err(disk)?;
     let exact = |joint: &str| format!("{}{joint}{}", package.name, package.version);
     let mut command = match package.registry {
         Registry::Pip => {
@@ -119,20 +119,37 @@ fn run_client(package: &Package, home: &Path, advanced: &mut dyn FnMut(u64)) -> 
             command
         }
     };
-    command.env("TMPDIR", &scratch).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command.env("TMPDIR", &scratch).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let missing = |err: io::Error| {
         let (client, package) = client_of(package.registry);
         FetchError::NoClient(format!("{client} cannot be started ({err}): apt-get install {package}"))
     };
     let mut child = command.spawn().map_err(missing)?;
-    let status = watch(&mut child, home, advanced);
-    let said = fs::read_to_string(&said).unwrap_or_default();
+    let errors = child.stderr.take();
+    let (status, said) = thread::scope(|scope| {
+        // Read beside it: a full pipe would stop the client, and a file could not be written on a full disk.
+        let said = scope.spawn(|| errors.map(read_tail).unwrap_or_default());
+        let status = watch(&mut child, home, advanced);
+        (status, said.join().unwrap_or_default())
+    });
     let _ = fs::remove_dir_all(&scratch);
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(explain(package, home, &status.to_string(), &said)),
         Err(why) => Err(FetchError::Network { from: describe(package), why }),
     }
+}
+
+/// The end of what a client says.
+fn read_tail(mut from: impl Read) -> String {
+    let mut tail = Vec::new();
+    let mut chunk = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut chunk) {
+        tail.extend_from_slice(&chunk[..count]);
+        let surplus = tail.len().saturating_sub(SAID_MAX);
+        tail.drain(..surplus);
+    }
+    String::from_utf8_lossy(&tail).into_owned()
 }
 
 fn client_of(registry: Registry) -> (&'static str, &'static str) {

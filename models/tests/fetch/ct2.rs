@@ -87,7 +87,7 @@ impl Small {
             model.extend(vec![0; bytes as usize]);
         }
         let dir = TempDir::new().unwrap();
-        std::fs::write(dir.path().join("vocab"), "IQ== 0\nIg== 1\n").unwrap();
+        std::fs::write(dir.path().join("vocab"), "IQ== 0\nIg== 1\n= 2\n").unwrap();
         write_mel(&dir.path().join("mel.npz"));
         Self { dir, model }
     }
