@@ -69,6 +69,8 @@ pub enum Command {
 pub enum PlayoutReport {
     /// The first frame was sent.
     Started(Epoch),
+    /// Nobody reads what is sent any more.
+    EdgeGone,
     /// Everything was sent and has had the time to be played.
     Drained {
         /// Which reply.
@@ -327,7 +329,11 @@ async fn pace(mut joining: mpsc::Receiver<Seat>) {
 
 /// Ticks one session; says whether it is still there.
 fn tick(seat: &mut Seat, now: Instant) -> bool {
-    let Some(out) = seat.out.upgrade().filter(|out| !out.is_closed()) else { return false };
+    let Some(out) = seat.out.upgrade() else { return false };
+    if out.is_closed() {
+        (seat.tell)(PlayoutReport::EdgeGone);
+        return false;
+    }
     let ticked = seat.playout.tick(now);
     if let Some(epoch) = ticked.flush {
         send(&out, Out::Flush { epoch });

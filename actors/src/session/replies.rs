@@ -341,6 +341,7 @@ impl State {
 
     fn played(&mut self, report: PlayoutReport) {
         match report {
+            PlayoutReport::EdgeGone => self.closing = Some("the client is gone".into()),
             PlayoutReport::Started(epoch) => {
                 let Some(reply) = self.of(epoch) else { return };
                 reply.marks.audible = Some(Instant::now());
