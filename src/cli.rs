@@ -1,4 +1,7 @@
 //! The command line, one file a subcommand.
 
+pub mod doctor;
 pub mod load;
+pub mod models;
+pub mod serve;
 pub mod talk;

@@ -1,4 +1,9 @@
 //! Viva, a self-hosted real-time voice server for job interviews.
 
+pub mod cli;
 pub mod client;
+pub mod config;
+pub mod edge;
+pub mod engines;
 pub mod lab;
+pub mod telemetry;

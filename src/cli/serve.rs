@@ -1,0 +1,184 @@
+//! `viva serve`: the server.
+
+use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use viva_actors::gpu::Engines;
+use viva_actors::root::{Limits, Viva};
+use viva_actors::testkit;
+use viva_models::registry::find_binary;
+
+use crate::config::{Config, Flags};
+use crate::edge::http::{App, serve};
+use crate::edge::protocol::session_object::Offer;
+use crate::engines::Chosen;
+use crate::telemetry;
+
+/// How often the start looks whether the engines are up.
+const READY_CHECK: Duration = Duration::from_millis(50);
+
+/// How long engines may take to load: large weights from a cold disk take a minute or two.
+const READY_WITHIN: Duration = Duration::from_secs(300);
+
+/// What the fake language model always says: as long as a spoken reply of a real one.
+const FAKE_REPLY: &str = "Thank you, that is good to hear. What was the hardest part of it?";
+
+/// Serve conversations.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8790]
+    #[arg(long, env = "VIVA_LISTEN", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Weights to run on: default, test, quality, gpu48 [default: default]
+    #[arg(long, env = "VIVA_PROFILE", value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Configuration (TOML); viva.example.toml documents every key
+    #[arg(long, env = "VIVA_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of the weights
+    #[arg(long, env = "VIVA_MODELS", value_name = "DIR")]
+    pub models: Option<PathBuf>,
+    /// `fake` runs on the test kit's engines, which cost time and need no weights
+    #[arg(long, hide = true, value_enum, default_value_t = EngineChoice::Real)]
+    pub engines: EngineChoice,
+}
+
+/// Which engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineChoice {
+    /// The configuration's.
+    Real,
+    /// The test kit's.
+    Fake,
+}
+
+impl ServeArgs {
+    /// The configuration these arguments name.
+    pub fn load(&self) -> anyhow::Result<Config> {
+        let flags = Flags { listen: self.listen, profile: self.profile.clone(), models: self.models.clone() };
+        let config = Config::load(self.config.as_deref(), &flags, |name| std::env::var(name).ok())?;
+        Ok(config)
+    }
+}
+
+/// Serves until SIGTERM or Ctrl-C.
+pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let config = args.load()?;
+    telemetry::init_log(&config.log).context("the log could not be started")?;
+    let metrics = telemetry::init_metrics().context("the metrics could not be started")?;
+    let (engines, voice) = engines(&config, args.engines)?;
+    // The port first: who cannot listen need not load a gigabyte to find out.
+    let listener = listen(config.server.listen).await?;
+    let address = listener.local_addr().context("the listener has no address")?;
+    let limits = Limits { sessions: config.server.sessions_max };
+    let viva = Viva::start(engines, limits).await.context("the engines could not be started")?;
+    let offer = Offer {
+        model: "viva".into(),
+        voices: vec![voice],
+        spec: config.session_spec(),
+        session_s_max: config.server.session_s_max,
+    };
+    let loopback = address.ip().is_loopback();
+    let mut app = App::new(viva, offer, config.server.origins.clone(), loopback);
+    app.metrics = Some(metrics.clone());
+    let app = Arc::new(app);
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(telemetry::UPKEEP);
+        loop {
+            tick.tick().await;
+            metrics.run_upkeep();
+        }
+    });
+    let stop = stop_asked().context("signals cannot be received")?;
+    let drain = Duration::from_secs(config.server.drain_s);
+    // It serves while the engines load, so that probes see what is missing.
+    let serving = serve(listener, Arc::clone(&app), stop, drain);
+    let starting = async {
+        match announce(&app, address).await {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error,
+        }
+    };
+    tokio::select! {
+        served = serving => served.context("the server failed")?,
+        error = starting => return Err(error),
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// The engines, and the name of their voice.
+fn engines(config: &Config, choice: EngineChoice) -> anyhow::Result<(Engines, String)> {
+    if choice == EngineChoice::Fake {
+        let engines = testkit::engines(testkit::Costs::SMALL_CPU, FAKE_REPLY, &Arc::default());
+        return Ok((engines, "fake".into()));
+    }
+    let chosen = Chosen::of(config)?;
+    for program in chosen.programs() {
+        find_binary(program)?;
+    }
+    let voice = chosen.voice_name();
+    Ok((chosen.engines(), voice))
+}
+
+/// Binds, or says what is in the way.
+pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => bail!(
+            "cannot listen on {address}: the port is in use; end what uses it, or choose another with \
+             --listen {}:0",
+            address.ip()
+        ),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            bail!(
+                "cannot listen on {address}: ports below 1024 need a privilege; choose another with --listen"
+            )
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot listen on {address}")),
+    }
+}
+
+/// Says where we are once the engines are up; fails when they do not come up at all.
+async fn announce(app: &App, address: SocketAddr) -> anyhow::Result<()> {
+    let ready = async {
+        while !app.viva.readiness().ready {
+            tokio::time::sleep(READY_CHECK).await;
+        }
+    };
+    if tokio::time::timeout(READY_WITHIN, ready).await.is_err() {
+        let engines = app.viva.readiness().engines;
+        let down: Vec<&str> = engines.iter().filter(|e| !e.up).map(|e| e.kind).collect();
+        bail!(
+            "not ready within {} s; these engines did not come up: {}; the log says why, and viva doctor \
+             what to do",
+            READY_WITHIN.as_secs(),
+            down.join(", ")
+        );
+    }
+    let mut out = std::io::stdout().lock();
+    // Whoever closed our standard output does not want to know.
+    writeln!(out, "listening on http://{address}").ok();
+    writeln!(out, "open http://{address}/ in a browser, allow the microphone, and say hello").ok();
+    out.flush().ok();
+    Ok(())
+}
+
+/// Ends with the first SIGTERM or Ctrl-C.
+fn stop_asked() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,317 @@
+//! The router: the demo page, the realtime endpoint, what operators look at.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::RwLock;
+use tokio::time::{sleep, timeout};
+use viva_actors::root::{OpenError, Viva};
+
+use super::protocol::ErrorBody;
+use super::protocol::session_object::Offer;
+use super::ws::{MESSAGE_MAX, WsTransport};
+use super::{assets, call, origin};
+
+/// Bytes a request body may have: nothing served here takes one yet, and 64 KiB is what a stray one may cost.
+const BODY_MAX: usize = 64 * 1024;
+
+/// Bytes tungstenite collects before it writes: one paced frame with its event is about 2 KiB.
+const WRITE_BUFFER: usize = 0;
+
+/// Seconds after which a client may try again while engines load or the server is about to end.
+const RETRY_SOON_S: u64 = 5;
+
+/// Everything the handlers share.
+pub struct App {
+    /// The sessions.
+    pub viva: Viva,
+    /// What a session starts from.
+    pub offer: Arc<Offer>,
+    /// Origins that are served beside our own.
+    pub origins: Vec<String>,
+    /// Whether we listen on a loopback address.
+    pub loopback: bool,
+    /// Where the metrics are; none where the process has no recorder.
+    pub metrics: Option<PrometheusHandle>,
+    /// When the server began, for `/healthz`.
+    pub began: Instant,
+    draining: AtomicBool,
+    calls: Arc<RwLock<()>>,
+}
+
+impl App {
+    /// A server's state.
+    pub fn new(viva: Viva, offer: Offer, origins: Vec<String>, loopback: bool) -> Self {
+        Self {
+            viva,
+            offer: Arc::new(offer),
+            origins,
+            loopback,
+            metrics: None,
+            began: Instant::now(),
+            draining: AtomicBool::new(false),
+            calls: Arc::default(),
+        }
+    }
+}
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/realtime", get(realtime))
+        .route("/v1/models", get(models))
+        .route("/v1/models/{id}", get(model))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .fallback(fallback)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(Arc::clone(&app), check_origin))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(app)
+}
+
+/// Serves until `stop` is done; then takes no new session, lets those that run end within `drain`, ends
+/// the others, and returns.
+pub async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    stop: impl Future<Output = ()> + Send + 'static,
+    drain: Duration,
+) -> std::io::Result<()> {
+    let routes = router(Arc::clone(&app));
+    let (closed, wait_closed) = tokio::sync::oneshot::channel::<()>();
+    let draining = tokio::spawn(async move {
+        stop.await;
+        app.draining.store(true, Ordering::Release);
+        tracing::info!(sessions = app.viva.sessions(), limit_s = drain.as_secs(), "draining");
+        app.viva.drain(drain).await;
+        // Every call holds a read lock until its last words are out.
+        timeout(LAST_WORDS, app.calls.write()).await.ok();
+        closed.send(()).ok();
+    });
+    // Plain HTTP goes on until the sessions have ended, so that probes can see what is happening.
+    let serving = axum::serve(listener, routes).with_graceful_shutdown(async move {
+        wait_closed.await.ok();
+    });
+    tokio::select! {
+        served = async { serving.await } => served,
+        // A client that keeps its connection open and silent must not hold us.
+        () = async { draining.await.ok(); sleep(LINGER).await } => Ok(()),
+    }
+}
+
+/// How long calls may take to end after their sessions did: longer than a transport's goodbye.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// How long plain HTTP requests may take to end after that.
+const LINGER: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Default, Deserialize)]
+struct RealtimeQuery {
+    #[serde(default)]
+    intent: Option<String>,
+    #[serde(default)]
+    events: Option<String>,
+    #[serde(default)]
+    model: Option<String>,
+    /// The caller agrees to a recording of both sides.
+    #[serde(default)]
+    record: bool,
+}
+
+/// The realtime endpoint. Whether there is room is known before the handshake, so that who is refused gets
+/// a plain HTTP answer.
+async fn realtime(
+    State(app): State<Arc<App>>,
+    Query(query): Query<RealtimeQuery>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response<Body> {
+    if query.intent.as_deref().is_some_and(|intent| intent != "conversation") {
+        let message = "This server has conversations only; leave 'intent' out.";
+        return error(
+            StatusCode::BAD_REQUEST,
+            ErrorBody::invalid("unsupported", message, Some("intent")),
+            None,
+        );
+    }
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => return not_a_websocket(&app, &rejection),
+    };
+    let mut spec = app.offer.spec.clone();
+    if query.record {
+        if spec.recordings.is_none() {
+            let message =
+                "This server keeps no recordings; 'recordings.dir' in the configuration names a folder.";
+            let body = ErrorBody::invalid("unsupported", message, Some("record"));
+            return error(StatusCode::BAD_REQUEST, body, None);
+        }
+        spec.consent.recording = true;
+    }
+    let Ok(running) = Arc::clone(&app.calls).try_read_owned() else {
+        return unavailable("the server is about to end", RETRY_SOON_S);
+    };
+    let ports = match app.viva.open(spec).await {
+        Ok(ports) => ports,
+        Err(refusal) => return refused(&refusal),
+    };
+    tracing::debug!(session = %ports.id, model = query.model, "handshake");
+    let extended = query.events.as_deref() == Some("extended");
+    let offer = Arc::clone(&app.offer);
+    // If the handshake fails, the ports are dropped here and with them the session's queue, which ends it.
+    upgrade
+        .protocols(["realtime"])
+        .max_message_size(MESSAGE_MAX)
+        .max_frame_size(MESSAGE_MAX)
+        .write_buffer_size(WRITE_BUFFER)
+        .on_upgrade(move |socket| async move {
+            call::run(WsTransport::new(socket), ports, offer, extended).await;
+            drop(running);
+        })
+}
+
+/// A page asks the same address by plain HTTP to learn why its handshake was refused: browsers hide it.
+fn not_a_websocket(app: &App, rejection: &WebSocketUpgradeRejection) -> Response<Body> {
+    if let Some(why) = not_ready(app) {
+        return unavailable(&why, RETRY_SOON_S);
+    }
+    let message = format!("This is a WebSocket endpoint: {rejection}.");
+    let body = ErrorBody::invalid("websocket_required", message, None);
+    let mut response = error(StatusCode::UPGRADE_REQUIRED, body, None);
+    response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    response
+}
+
+fn refused(refusal: &OpenError) -> Response<Body> {
+    match refusal {
+        OpenError::Full { retry_after_s } => {
+            let message = "All seats are taken; try again later.";
+            let body = ErrorBody::server("server_full", message);
+            error(StatusCode::SERVICE_UNAVAILABLE, body, Some(u64::from(*retry_after_s)))
+        }
+        OpenError::Draining => unavailable("the server is about to end", RETRY_SOON_S),
+        OpenError::NotReady(why) => unavailable(why, RETRY_SOON_S),
+    }
+}
+
+fn unavailable(why: &str, retry_after_s: u64) -> Response<Body> {
+    let body = ErrorBody::server("not_ready", format!("Not ready: {why}."));
+    error(StatusCode::SERVICE_UNAVAILABLE, body, Some(retry_after_s))
+}
+
+/// Why no session would be taken now.
+fn not_ready(app: &App) -> Option<String> {
+    if app.draining.load(Ordering::Acquire) {
+        return Some("the server is about to end".into());
+    }
+    let readiness = app.viva.readiness();
+    if readiness.ready {
+        return None;
+    }
+    let down: Vec<&str> = readiness.engines.iter().filter(|e| !e.up).map(|e| e.kind).collect();
+    Some(if down.is_empty() { "starting".into() } else { format!("engines are not up: {}", down.join(", ")) })
+}
+
+async fn healthz(State(app): State<Arc<App>>) -> Response<Body> {
+    let body = json!({
+        "status": "ok",
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_s": app.began.elapsed().as_secs(),
+    });
+    axum::Json(body).into_response()
+}
+
+async fn readyz(State(app): State<Arc<App>>) -> Response<Body> {
+    if let Some(why) = not_ready(&app) {
+        return unavailable(&why, RETRY_SOON_S);
+    }
+    let engines: Vec<_> = app
+        .viva
+        .readiness()
+        .engines
+        .iter()
+        .map(|e| json!({"kind": e.kind, "up": e.up, "restarts": e.restarts}))
+        .collect();
+    let body = json!({"status": "ready", "sessions": app.viva.sessions(), "engines": engines});
+    axum::Json(body).into_response()
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Response<Body> {
+    match &app.metrics {
+        Some(handle) => {
+            let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+            (kind, handle.render()).into_response()
+        }
+        None => not_found("/metrics"),
+    }
+}
+
+fn model_object(id: &str) -> serde_json::Value {
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    json!({"id": id, "object": "model", "created": created, "owned_by": "viva"})
+}
+
+async fn models(State(app): State<Arc<App>>) -> Response<Body> {
+    axum::Json(json!({"object": "list", "data": [model_object(&app.offer.model)]})).into_response()
+}
+
+async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response<Body> {
+    if id == app.offer.model {
+        return axum::Json(model_object(&id)).into_response();
+    }
+    let message = format!("The model '{}' does not exist.", id.chars().take(80).collect::<String>());
+    error(StatusCode::NOT_FOUND, ErrorBody::invalid("model_not_found", message, Some("model")), None)
+}
+
+async fn fallback(method: axum::http::Method, uri: Uri) -> Response<Body> {
+    if method == axum::http::Method::GET
+        && let Some(file) = assets::file(uri.path())
+    {
+        return file;
+    }
+    not_found(uri.path())
+}
+
+fn not_found(path: &str) -> Response<Body> {
+    let path: String = path.chars().take(80).collect();
+    let message = format!("There is nothing at '{path}'.");
+    error(StatusCode::NOT_FOUND, ErrorBody::invalid("not_found", message, None), None)
+}
+
+async fn method_not_allowed() -> Response<Body> {
+    let body = ErrorBody::invalid("method_not_allowed", "This address is read with GET.", None);
+    error(StatusCode::METHOD_NOT_ALLOWED, body, None)
+}
+
+async fn check_origin(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<Body> {
+    if origin::permitted(request.headers(), &app.origins, app.loopback) {
+        return next.run(request).await;
+    }
+    let message = "Pages of this origin are not served; 'server.origins' in the configuration lists those \
+                   that are.";
+    error(StatusCode::FORBIDDEN, ErrorBody::invalid("origin_not_allowed", message, None), None)
+}
+
+/// An error in the OpenAI shape.
+fn error(status: StatusCode, body: ErrorBody, retry_after_s: Option<u64>) -> Response<Body> {
+    let mut response = (status, axum::Json(json!({ "error": body }))).into_response();
+    if let Some(seconds) = retry_after_s {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}

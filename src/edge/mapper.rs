@@ -1,0 +1,442 @@
+//! From the session's log to the wire's events: a pure fold.
+//!
+//! Two rules of the house live here. What a caller says over our voice is not told while our voice is only
+//! *held*: a client takes `speech_started` for an interruption and throws its playout away, so the event
+//! waits until the reply is cut, and is forgotten when it was a cough. And our own event types go only to a
+//! client that asked for them, because some clients raise on a type they do not know.
+
+use viva_actors::event::{ItemId, LogEntry, Outcome, SessionEvent, TurnMetrics, Usage};
+use viva_actors::turn::{CutReason, Endpointing};
+use viva_actors::types::Epoch;
+use viva_models::Role;
+
+use super::protocol::items::ResponsePart;
+use super::protocol::server_events::{
+    DurationUsage, ResponseAudio, ResponseAudioOutput, ResponseObject, StatusDetails, StatusError,
+    TurnMetricsBody,
+};
+use super::protocol::session_object::Format;
+use super::protocol::{ErrorBody, Ids, ItemObject, Part, ServerEvent};
+
+/// What of the session's settings shows in its responses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// Replies are spoken.
+    pub spoken: bool,
+    /// Transcripts of the caller are wanted.
+    pub transcription: bool,
+    /// Format of our voice.
+    pub format: Format,
+    /// Its name.
+    pub voice: String,
+    /// `max_output_tokens`, as the wire shows it.
+    pub max_output_tokens: serde_json::Value,
+}
+
+/// What one response has of its own.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Own {
+    /// Spoken or written, in place of the session's.
+    pub spoken: Option<bool>,
+    /// The client's metadata.
+    pub metadata: Option<serde_json::Value>,
+}
+
+/// A session's log as the wire tells it.
+pub struct Mapper {
+    conversation_id: String,
+    extended: bool,
+    view: View,
+    own: Option<Own>,
+    interruptible: bool,
+    manual: bool,
+    reply: Option<Reply>,
+    last_reply: Option<Names>,
+    held_back: Vec<ServerEvent>,
+    caption: Option<Caption>,
+}
+
+/// The response under way.
+struct Reply {
+    names: Names,
+    ids: Ids,
+    previous: Option<ItemId>,
+    spoken: bool,
+    metadata: Option<serde_json::Value>,
+    part_open: bool,
+}
+
+#[derive(Clone)]
+struct Names {
+    epoch: Epoch,
+    response: String,
+    item: ItemId,
+}
+
+/// The caller's words of one item, as far as they are told.
+struct Caption {
+    item: ItemId,
+    told: String,
+    waiting: Vec<String>,
+}
+
+impl Mapper {
+    /// A fold at the start of a log. `extended` lets our own events through.
+    pub fn new(conversation_id: String, extended: bool, view: View) -> Self {
+        Self {
+            conversation_id,
+            extended,
+            view,
+            own: None,
+            interruptible: true,
+            manual: false,
+            reply: None,
+            last_reply: None,
+            held_back: Vec::new(),
+            caption: None,
+        }
+    }
+
+    /// The settings changed.
+    pub fn set_view(&mut self, view: View) {
+        self.view = view;
+    }
+
+    /// The next response was asked for with settings of its own.
+    pub fn expect(&mut self, own: Own) {
+        self.own = Some(own);
+    }
+
+    /// The response under way.
+    pub fn active(&self) -> Option<&str> {
+        self.reply.as_ref().map(|r| r.names.response.as_str())
+    }
+
+    /// The wire's events of one line of the log, in order.
+    pub fn event(&mut self, entry: &LogEntry) -> Vec<ServerEvent> {
+        let mut out = Vec::new();
+        self.fold(entry, &mut out);
+        if !self.extended {
+            out.retain(|e| !e.is_extended());
+        }
+        out
+    }
+
+    /// Where a frame of our voice belongs, with the events that come before it. None for a frame of a reply
+    /// that is over.
+    pub fn audio(&mut self, epoch: Epoch) -> Option<(Vec<ServerEvent>, &Ids)> {
+        let reply = self.reply.as_mut().filter(|r| r.names.epoch == epoch)?;
+        let mut out = Vec::new();
+        reply.open_part(&mut out);
+        Some((out, &reply.ids))
+    }
+
+    /// What was sent of this reply and not played yet is void.
+    pub fn flush(&self, epoch: Epoch) -> Vec<ServerEvent> {
+        let current = self.reply.as_ref().map(|r| &r.names);
+        let names = current.into_iter().chain(&self.last_reply).find(|n| n.epoch == epoch);
+        match names {
+            Some(names) if self.extended => vec![ServerEvent::PlaybackClear { item_id: names.item.clone() }],
+            _ => Vec::new(),
+        }
+    }
+
+    fn fold(&mut self, entry: &LogEntry, out: &mut Vec<ServerEvent>) {
+        match &entry.event {
+            SessionEvent::Opened { turn, .. } | SessionEvent::Configured { turn } => {
+                self.interruptible = turn.interrupt_response;
+                self.manual = turn.endpointing == Endpointing::Manual;
+            }
+            SessionEvent::SpeechStarted { at, item } => {
+                let event = ServerEvent::SpeechStarted { audio_start_ms: at.ms(), item_id: item.clone() };
+                self.speech(event, out);
+            }
+            SessionEvent::SpeechStopped { at, item } => {
+                let event = ServerEvent::SpeechStopped { audio_end_ms: at.ms(), item_id: item.clone() };
+                self.speech(event, out);
+            }
+            SessionEvent::Resumed { .. } => self.held_back.clear(),
+            SessionEvent::Dismissed { .. } => {
+                self.held_back.clear();
+                self.caption = None;
+            }
+            SessionEvent::CallerWords { item, delta } => self.caller_words(item, delta, out),
+            SessionEvent::TurnEnded { item, previous, text, audio_ms, .. } => {
+                self.turn_ended(item, previous.clone(), text, *audio_ms, out);
+            }
+            SessionEvent::HearingFailed { item, message } => {
+                self.caption = None;
+                if self.view.transcription {
+                    out.push(ServerEvent::TranscriptionFailed {
+                        item_id: item.clone(),
+                        content_index: 0,
+                        error: ErrorBody {
+                            kind: "transcription_error",
+                            ..ErrorBody::server("audio_unintelligible", message.clone())
+                        },
+                    });
+                }
+            }
+            SessionEvent::ReplyStarted { epoch, response, item, previous } => {
+                let names = Names { epoch: *epoch, response: response.clone(), item: item.clone() };
+                self.reply_started(names, previous.clone(), out);
+            }
+            SessionEvent::ReplyText { epoch, delta } => self.reply_text(*epoch, delta, out),
+            SessionEvent::ReplyEnded { epoch, outcome, heard, usage, .. } => {
+                self.reply_ended(*epoch, outcome, heard, *usage, out);
+            }
+            SessionEvent::Truncated { item, audio_ms, .. } => out.push(ServerEvent::ItemTruncated {
+                item_id: item.clone(),
+                content_index: 0,
+                audio_end_ms: *audio_ms,
+            }),
+            SessionEvent::Measured { metrics, heard, said } => out.push(self.measured(metrics, heard, said)),
+            SessionEvent::State { state } => out.push(ServerEvent::State { state: state.clone() }),
+            SessionEvent::StageRestarted { stage, reason } => {
+                out.push(ServerEvent::StageRestarted { stage: stage.name(), reason: reason.clone() });
+            }
+            SessionEvent::Trouble { code, message } => {
+                out.push(ServerEvent::Error { error: ErrorBody::server(code, message.clone()) });
+            }
+            // What is decided shows in its consequences; while our voice is held nothing is told.
+            SessionEvent::Decided { .. }
+            | SessionEvent::ReplyAudible { .. }
+            | SessionEvent::Held { .. }
+            | SessionEvent::Ended { .. } => {}
+        }
+    }
+
+    /// Speech over our voice waits for the verdict. A client that finds turns by itself is told nothing.
+    fn speech(&mut self, event: ServerEvent, out: &mut Vec<ServerEvent>) {
+        if self.manual {
+            return;
+        }
+        if self.reply.is_some() && self.interruptible {
+            self.held_back.push(event);
+        } else {
+            out.append(&mut self.held_back);
+            out.push(event);
+        }
+    }
+
+    fn caller_words(&mut self, item: &ItemId, delta: &str, out: &mut Vec<ServerEvent>) {
+        if !self.view.transcription {
+            return;
+        }
+        if self.caption.as_ref().is_none_or(|c| c.item != *item) {
+            self.caption = Some(Caption { item: item.clone(), told: String::new(), waiting: Vec::new() });
+        }
+        let Some(caption) = &mut self.caption else { return };
+        caption.told.push_str(delta);
+        // The protocol's clients know an item only from its commit on; ours want captions at once.
+        if self.extended && self.held_back.is_empty() {
+            out.push(transcription_delta(item, delta.to_owned()));
+        } else {
+            caption.waiting.push(delta.to_owned());
+        }
+    }
+
+    fn turn_ended(
+        &mut self,
+        item: &ItemId,
+        previous: Option<ItemId>,
+        text: &str,
+        audio_ms: u64,
+        out: &mut Vec<ServerEvent>,
+    ) {
+        out.append(&mut self.held_back);
+        let object = |transcript: Option<String>| {
+            ItemObject::message(item.clone(), Role::User, "completed", vec![Part::InputAudio { transcript }])
+        };
+        out.push(ServerEvent::Committed { previous_item_id: previous.clone(), item_id: item.clone() });
+        out.push(ServerEvent::ItemAdded { previous_item_id: previous.clone(), item: object(None) });
+        let caption = self.caption.take().filter(|c| c.item == *item);
+        if self.view.transcription {
+            let told = caption.as_ref().map_or("", |c| c.told.as_str());
+            let rest = text.strip_prefix(told).unwrap_or_default();
+            let waiting = caption.as_ref().map_or(&[][..], |c| &c.waiting);
+            for delta in waiting.iter().map(String::as_str).chain([rest]).filter(|d| !d.is_empty()) {
+                out.push(transcription_delta(item, delta.to_owned()));
+            }
+            out.push(ServerEvent::TranscriptionCompleted {
+                item_id: item.clone(),
+                content_index: 0,
+                transcript: text.to_owned(),
+                usage: DurationUsage::of_ms(audio_ms),
+            });
+        }
+        let transcript = self.view.transcription.then(|| text.to_owned());
+        out.push(ServerEvent::ItemDone { previous_item_id: previous, item: object(transcript) });
+    }
+
+    fn reply_started(&mut self, names: Names, previous: Option<ItemId>, out: &mut Vec<ServerEvent>) {
+        let own = self.own.take().unwrap_or_default();
+        let ids = Ids {
+            response_id: names.response.clone(),
+            item_id: names.item.clone(),
+            output_index: 0,
+            content_index: 0,
+        };
+        let reply = Reply {
+            names,
+            ids,
+            previous: previous.clone(),
+            spoken: own.spoken.unwrap_or(self.view.spoken),
+            metadata: own.metadata,
+            part_open: false,
+        };
+        let response = self.response(&reply, "in_progress", None, Vec::new(), None);
+        out.push(ServerEvent::ResponseCreated { response: Box::new(response) });
+        let item = reply.item("in_progress", None);
+        out.push(ServerEvent::OutputItemAdded {
+            response_id: reply.names.response.clone(),
+            output_index: 0,
+            item: item.clone(),
+        });
+        out.push(ServerEvent::ItemAdded { previous_item_id: previous, item });
+        self.reply = Some(reply);
+    }
+
+    fn reply_text(&mut self, epoch: Epoch, delta: &str, out: &mut Vec<ServerEvent>) {
+        let Some(reply) = self.reply.as_mut().filter(|r| r.names.epoch == epoch) else { return };
+        reply.open_part(out);
+        let (ids, delta) = (reply.ids.clone(), delta.to_owned());
+        out.push(if reply.spoken {
+            ServerEvent::SpokenDelta { ids, delta }
+        } else {
+            ServerEvent::TextDelta { ids, delta }
+        });
+    }
+
+    fn reply_ended(
+        &mut self,
+        epoch: Epoch,
+        outcome: &Outcome,
+        heard: &str,
+        usage: Usage,
+        out: &mut Vec<ServerEvent>,
+    ) {
+        let Some(reply) = self.reply.take_if(|r| r.names.epoch == epoch) else { return };
+        self.last_reply = Some(reply.names.clone());
+        // An interruption is now decided, or our voice ended under what the caller says.
+        out.append(&mut self.held_back);
+        let item_status = if *outcome == Outcome::Completed { "completed" } else { "incomplete" };
+        let item = reply.item(item_status, reply.part_open.then_some(heard));
+        if reply.part_open {
+            reply.close_part(heard, out);
+        }
+        out.push(ServerEvent::ItemDone { previous_item_id: reply.previous.clone(), item: item.clone() });
+        out.push(ServerEvent::OutputItemDone {
+            response_id: reply.names.response.clone(),
+            output_index: 0,
+            item: item.clone(),
+        });
+        let (status, details) = status_of(outcome);
+        let response = self.response(&reply, status, Some(details), vec![item], Some(usage));
+        out.push(ServerEvent::ResponseDone { response: Box::new(response) });
+        // We set no limits on requests or tokens; clients only wait for the event.
+        out.push(ServerEvent::RateLimits { rate_limits: [] });
+    }
+
+    fn response(
+        &self,
+        reply: &Reply,
+        status: &'static str,
+        status_details: Option<StatusDetails>,
+        output: Vec<ItemObject>,
+        usage: Option<Usage>,
+    ) -> ResponseObject {
+        ResponseObject {
+            object: "realtime.response",
+            id: reply.names.response.clone(),
+            conversation_id: self.conversation_id.clone(),
+            status,
+            status_details,
+            output,
+            output_modalities: [if reply.spoken { "audio" } else { "text" }],
+            audio: ResponseAudio {
+                output: ResponseAudioOutput { format: self.view.format, voice: self.view.voice.clone() },
+            },
+            usage: usage.map(Into::into),
+            metadata: reply.metadata.clone(),
+            max_output_tokens: self.view.max_output_tokens.clone(),
+        }
+    }
+
+    fn measured(&self, m: &TurnMetrics, heard: &str, said: &str) -> ServerEvent {
+        let current = self.reply.as_ref().map(|r| &r.names);
+        let names = current.into_iter().chain(&self.last_reply).find(|n| n.epoch.turn == m.turn);
+        ServerEvent::TurnMetrics(Box::new(TurnMetricsBody {
+            turn: m.turn,
+            item_id: names.map(|n| n.item.clone()),
+            response_id: names.map(|n| n.response.clone()),
+            heard: heard.to_owned(),
+            said: said.to_owned(),
+            endpoint_ms: m.endpoint_ms,
+            asr_final_ms: m.asr_final_ms,
+            llm_first_token_ms: m.llm_first_token_ms,
+            first_sentence_ms: m.first_sentence_ms,
+            first_audio_ms: m.first_audio_ms,
+            voice_to_voice_ms: m.voice_to_voice_ms,
+            prompt_tokens: m.prompt_tokens,
+            reused_tokens: m.reused_tokens,
+            discarded_drafts: m.discarded_drafts,
+        }))
+    }
+}
+
+impl Reply {
+    fn part(&self, text: String) -> ResponsePart {
+        if self.spoken { ResponsePart::Audio { transcript: text } } else { ResponsePart::Text { text } }
+    }
+
+    fn open_part(&mut self, out: &mut Vec<ServerEvent>) {
+        if !self.part_open {
+            self.part_open = true;
+            out.push(ServerEvent::PartAdded { ids: self.ids.clone(), part: self.part(String::new()) });
+        }
+    }
+
+    fn close_part(&self, text: &str, out: &mut Vec<ServerEvent>) {
+        if self.spoken {
+            out.push(ServerEvent::AudioDone { ids: self.ids.clone() });
+            out.push(ServerEvent::SpokenDone { ids: self.ids.clone(), transcript: text.to_owned() });
+        } else {
+            out.push(ServerEvent::TextDone { ids: self.ids.clone(), text: text.to_owned() });
+        }
+        out.push(ServerEvent::PartDone { ids: self.ids.clone(), part: self.part(text.to_owned()) });
+    }
+
+    /// The item. While it is being made it has no content: that is what the protocol's text says.
+    fn item(&self, status: &'static str, text: Option<&str>) -> ItemObject {
+        let content = text.map(|text| match self.spoken {
+            true => Part::OutputAudio { transcript: text.to_owned() },
+            false => Part::OutputText { text: text.to_owned() },
+        });
+        ItemObject::message(self.names.item.clone(), Role::Assistant, status, content.into_iter().collect())
+    }
+}
+
+fn transcription_delta(item: &ItemId, delta: String) -> ServerEvent {
+    ServerEvent::TranscriptionDelta { item_id: item.clone(), content_index: 0, delta }
+}
+
+fn status_of(outcome: &Outcome) -> (&'static str, StatusDetails) {
+    let details = |kind, reason| StatusDetails { kind, reason, error: None };
+    match outcome {
+        Outcome::Completed => ("completed", details("completed", None)),
+        Outcome::Incomplete => ("incomplete", details("incomplete", Some("max_output_tokens"))),
+        Outcome::Cut(CutReason::BargeIn | CutReason::CallerWentOn) => {
+            ("cancelled", details("cancelled", Some("turn_detected")))
+        }
+        Outcome::Cut(CutReason::Client) => ("cancelled", details("cancelled", Some("client_cancelled"))),
+        Outcome::Failed(why) => {
+            let error =
+                StatusError { kind: "server_error", code: "reply_failed".into(), message: why.clone() };
+            ("failed", StatusDetails { kind: "failed", reason: None, error: Some(error) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

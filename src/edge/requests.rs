@@ -1,0 +1,324 @@
+//! What a client asks for, one function a kind of event. Everything it gets wrong is answered with an error
+//! that names the field and the client's own event; the call goes on.
+
+use std::time::Duration;
+
+use ractor::RpcReplyPort;
+use ractor::rpc::CallResult;
+use viva_actors::conversation::{Item, ItemError, Place};
+use viva_actors::ports::{ResponseOptions, SessionMsg, TruncateError};
+use viva_models::Role;
+
+use super::call::{Call, view};
+use super::mapper::Own;
+use super::protocol::client_events::{ResponseParams, Truncate};
+use super::protocol::session_object::{checked_instructions, checked_modality, checked_tool_choice};
+use super::protocol::{
+    ClientEvent, ErrorBody, ItemObject, Parsed, ServerEvent, SessionPatch, WireItem, parse,
+};
+use super::transport::{Lost, Transport};
+
+/// A session answers in microseconds; one that takes this long is about to be restarted or gone.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Bytes of text one item may bring: more than the context of any model we serve.
+const ITEM_TEXT_MAX: usize = 64 * 1024;
+
+/// Bytes an item's name may have: twice the protocol's own limit.
+const ITEM_ID_MAX: usize = 64;
+
+/// What answers a request: events in order.
+type Answer = Result<Vec<ServerEvent>, ErrorBody>;
+
+impl<T: Transport> Call<T> {
+    /// Reads one message of the client's and does what it asks.
+    pub(super) async fn request(&mut self, text: &str) -> Result<(), Lost> {
+        let Parsed { event_id, event } = parse(text);
+        let answer = match event {
+            Ok(event) => self.answer(event).await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(events) => {
+                for event in events {
+                    self.say(event).await?;
+                }
+                Ok(())
+            }
+            Err(error) => self.say(ServerEvent::Error { error: ErrorBody { event_id, ..error } }).await,
+        }
+    }
+
+    async fn answer(&mut self, event: ClientEvent<'_>) -> Answer {
+        match event {
+            ClientEvent::SessionUpdate(patch) => self.update(*patch),
+            ClientEvent::Append(audio) => {
+                if self.intake.append(&audio)? {
+                    return Err(ErrorBody::invalid(
+                        "input_audio_overflow",
+                        "Audio came faster than it can be listened to; the oldest of it was dropped.",
+                        Some("audio"),
+                    ));
+                }
+                Ok(Vec::new())
+            }
+            ClientEvent::Commit => {
+                self.intake.commit()?;
+                self.commit_open = true;
+                self.tell(SessionMsg::CommitAudio);
+                Ok(Vec::new())
+            }
+            ClientEvent::Clear => {
+                self.intake.clear();
+                self.tell(SessionMsg::ClearAudio);
+                Ok(vec![ServerEvent::Cleared {}])
+            }
+            ClientEvent::OutputClear => Err(ErrorBody::invalid(
+                "unsupported",
+                "'output_audio_buffer.clear' is for WebRTC; on a WebSocket use 'response.cancel'.",
+                Some("type"),
+            )),
+            ClientEvent::ItemCreate { item, previous } => self.create_item(item, previous).await,
+            ClientEvent::ItemRetrieve(id) => {
+                let found = self.ask(|port| SessionMsg::GetItem(id.clone(), port)).await?;
+                let item = found.ok_or_else(|| unknown_item(&id))?;
+                Ok(vec![ServerEvent::ItemRetrieved { item: ItemObject::stored(item) }])
+            }
+            ClientEvent::ItemDelete(id) => {
+                let deleted = self.ask(|port| SessionMsg::DeleteItem(id.clone(), port)).await?;
+                deleted.map_err(|_| unknown_item(&id))?;
+                Ok(vec![ServerEvent::ItemDeleted { item_id: id }])
+            }
+            ClientEvent::ItemTruncate(truncate) => self.truncate(truncate).await,
+            ClientEvent::ResponseCreate(params) => self.respond(*params),
+            ClientEvent::ResponseCancel(id) => self.cancel(id),
+        }
+    }
+
+    fn update(&mut self, patch: SessionPatch) -> Answer {
+        let object = self.object.patched(patch, &self.offer, self.spoken_yet)?;
+        self.intake.set_format(object.audio.input.format);
+        self.mapper.set_view(view(&object));
+        let settings = object.settings(&self.offer);
+        self.tell(SessionMsg::Configure(Box::new(settings)));
+        self.object = object;
+        Ok(vec![ServerEvent::SessionUpdated { session: Box::new(self.object.clone()) }])
+    }
+
+    async fn create_item(&mut self, item: WireItem, previous: Option<String>) -> Answer {
+        let item = checked_item(item)?;
+        let place = match previous.as_deref() {
+            None => Place::Last,
+            Some("root") => Place::First,
+            Some(id) => Place::After(id.to_owned()),
+        };
+        let placed = self.ask(|port| SessionMsg::AddItem(item.clone(), place, port)).await?;
+        let previous_item_id = placed.map_err(|error| match error {
+            ItemError::Unknown(_) => {
+                ErrorBody::invalid("item_not_found", error.to_string(), Some("previous_item_id"))
+            }
+            ItemError::Duplicate(_) => ErrorBody::invalid("item_exists", error.to_string(), Some("item.id")),
+        })?;
+        let item = ItemObject::stored(item);
+        Ok(vec![
+            ServerEvent::ItemAdded { previous_item_id: previous_item_id.clone(), item: item.clone() },
+            ServerEvent::ItemDone { previous_item_id, item },
+        ])
+    }
+
+    /// The confirmation comes out of the log, in its place among what else happened.
+    async fn truncate(&mut self, truncate: Truncate) -> Answer {
+        let Truncate { item_id, content_index, audio_end_ms } = truncate;
+        if content_index != 0 {
+            let message = "Invalid 'content_index': items have one part, 0.";
+            return Err(ErrorBody::invalid("invalid_value", message, Some("content_index")));
+        }
+        let result = self.ask(|port| SessionMsg::TruncateItem(item_id, audio_end_ms, port)).await?;
+        match result {
+            Ok(_) => Ok(Vec::new()),
+            Err(error @ TruncateError::Unknown(_)) => {
+                Err(ErrorBody::invalid("item_not_found", error.to_string(), Some("item_id")))
+            }
+            Err(error @ TruncateError::TooLong { .. }) => {
+                Err(ErrorBody::invalid("invalid_value", error.to_string(), Some("audio_end_ms")))
+            }
+        }
+    }
+
+    fn respond(&mut self, params: ResponseParams) -> Answer {
+        if self.replying() {
+            let name = self.mapper.active().unwrap_or("the one just asked for").to_owned();
+            let message = format!("Conversation already has an active response in progress: {name}.");
+            return Err(ErrorBody::invalid("conversation_already_has_active_response", message, None));
+        }
+        let (options, own) = checked_response(params)?;
+        self.mapper.expect(own);
+        self.reply_asked();
+        // What was committed must have become words before the reply reads them.
+        if self.commit_open {
+            self.queued_reply = Some(Box::new(options));
+        } else {
+            self.tell(SessionMsg::Respond(Box::new(options)));
+        }
+        Ok(Vec::new())
+    }
+
+    fn cancel(&mut self, id: Option<String>) -> Answer {
+        let named_another = id.is_some_and(|id| self.mapper.active() != Some(id.as_str()));
+        if named_another || !self.replying() {
+            let message = "Cancellation failed: no active response found";
+            return Err(ErrorBody::invalid("response_cancel_not_active", message, None));
+        }
+        self.reply_unasked();
+        self.tell(SessionMsg::Cancel);
+        Ok(Vec::new())
+    }
+
+    async fn ask<R: Send + 'static>(
+        &self,
+        message: impl FnOnce(RpcReplyPort<R>) -> SessionMsg,
+    ) -> Result<R, ErrorBody> {
+        match self.control.0.call(message, Some(ANSWER_WITHIN)).await {
+            Ok(CallResult::Success(answer)) => Ok(answer),
+            _ => Err(ErrorBody::server("session_unavailable", "The session did not answer; try again.")),
+        }
+    }
+}
+
+fn unknown_item(id: &str) -> ErrorBody {
+    let shown: String = id.chars().take(ITEM_ID_MAX).collect();
+    let message = format!("There is no item '{shown}' in this conversation.");
+    ErrorBody::invalid("item_not_found", message, Some("item_id"))
+}
+
+/// An item of words. Audio has to come with its transcript: what is not recognised here cannot be read.
+fn checked_item(item: WireItem) -> Result<Item, ErrorBody> {
+    let invalid =
+        |message: String, param: &str| Err(ErrorBody::invalid("invalid_value", message, Some(param)));
+    if item.kind != "message" {
+        let message = format!("This server has no items of type '{}', only 'message'.", shown(&item.kind));
+        return Err(ErrorBody::invalid("unsupported", message, Some("item.type")));
+    }
+    let Some(role) = item.role else {
+        let message = "Missing required parameter: 'item.role'.";
+        return Err(ErrorBody::invalid("missing_required_parameter", message, Some("item.role")));
+    };
+    let id = item.id.unwrap_or_else(|| format!("item_{:020x}", rand::random::<u128>() >> 48));
+    if id.is_empty() || id.len() > ITEM_ID_MAX {
+        return invalid(format!("Invalid 'item.id': 1 to {ITEM_ID_MAX} bytes."), "item.id");
+    }
+    let (mut text, mut spoken) = (String::new(), false);
+    for (i, part) in item.content.into_iter().enumerate() {
+        let param = format!("item.content[{i}]");
+        let (kind, words) = match (role, part.kind.as_str()) {
+            (Role::User | Role::System, "input_text") | (Role::Assistant, "output_text") => {
+                ("text", part.text)
+            }
+            (Role::User, "input_audio") | (Role::Assistant, "output_audio") => {
+                spoken = true;
+                ("transcript", part.transcript)
+            }
+            (_, kind) => {
+                let message = format!("Invalid '{param}.type': '{}' for this role.", shown(kind));
+                return invalid(message, &format!("{param}.type"));
+            }
+        };
+        let Some(words) = words else {
+            let param = format!("{param}.{kind}");
+            let message = format!("Missing required parameter: '{param}'; items are made of words here.");
+            return Err(ErrorBody::invalid("missing_required_parameter", message, Some(&param)));
+        };
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(&words);
+    }
+    if text.trim().is_empty() {
+        return invalid("Invalid 'item.content': it is empty.".into(), "item.content");
+    }
+    if text.len() > ITEM_TEXT_MAX {
+        let message = format!("Invalid 'item.content': {} bytes are more than {ITEM_TEXT_MAX}.", text.len());
+        return Err(ErrorBody::invalid("string_above_max_length", message, Some("item.content")));
+    }
+    Ok(Item { id, role, text, spoken, complete: true })
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(ITEM_ID_MAX).collect()
+}
+
+fn checked_response(params: ResponseParams) -> Result<(ResponseOptions, Own), ErrorBody> {
+    if params.conversation.as_deref().is_some_and(|c| c != "auto") {
+        let message = "Replies outside the conversation are not supported; leave 'conversation' at 'auto'.";
+        return Err(ErrorBody::invalid("unsupported", message, Some("response.conversation")));
+    }
+    if params.input.as_ref().is_some_and(|input| !input.is_empty()) {
+        let message = "A reply reads the conversation; place items with 'conversation.item.create'.";
+        return Err(ErrorBody::invalid("unsupported", message, Some("response.input")));
+    }
+    if let Some(choice) = &params.tool_choice {
+        checked_tool_choice(choice, "response.tool_choice")?;
+    }
+    let modality = match &params.output_modalities {
+        Some(m) => Some(checked_modality(m, "response.output_modalities")?),
+        None => None,
+    };
+    let spoken = modality.map(|m| m == ["audio"]);
+    let max_tokens = match params.max_output_tokens {
+        Some(limit) => limit.checked("response.max_output_tokens")?,
+        None => None,
+    };
+    let instructions =
+        params.instructions.map(|text| checked_instructions(text, "response.instructions")).transpose()?;
+    let options = ResponseOptions { instructions, max_tokens, spoken };
+    Ok((options, Own { spoken, metadata: params.metadata }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn item(value: Value) -> Result<Item, ErrorBody> {
+        checked_item(serde_json::from_value(value).unwrap())
+    }
+
+    #[test]
+    fn items_are_made_of_words() {
+        let typed = json!({"type": "message", "role": "user", "content": [
+            {"type": "input_text", "text": "one"}, {"type": "input_audio", "transcript": "two"}]});
+        let made = item(typed).unwrap();
+        assert_eq!((made.text.as_str(), made.spoken), ("one two", true));
+        assert!(made.id.starts_with("item_"));
+    }
+
+    #[test]
+    fn what_cannot_be_an_item_is_named() {
+        let cases = [
+            (json!({"type": "function_call_output", "call_id": "c", "output": "x"}), "item.type"),
+            (json!({"type": "message", "content": []}), "item.role"),
+            (json!({"type": "message", "role": "user", "content": []}), "item.content"),
+            (
+                json!({"type": "message", "role": "user", "content": [{"type": "input_audio", "audio": "AA"}]}),
+                "item.content[0].transcript",
+            ),
+            (
+                json!({"type": "message", "role": "user", "content": [{"type": "output_text", "text": "x"}]}),
+                "item.content[0].type",
+            ),
+        ];
+        for (value, param) in cases {
+            assert_eq!(item(value.clone()).unwrap_err().param.as_deref(), Some(param), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_forced_tool_is_refused_and_an_offered_one_is_not() {
+        let check = |value: Value| checked_response(serde_json::from_value(value).unwrap());
+        assert!(check(json!({"tools": [{"type": "function", "name": "f"}], "tool_choice": "auto"})).is_ok());
+        let forced = check(json!({"tool_choice": {"type": "function", "name": "f"}})).unwrap_err();
+        assert_eq!(forced.code.as_deref(), Some("unsupported"));
+    }
+}

@@ -1,0 +1,272 @@
+//! The WebSocket transport: events as text frames, audio in base64 inside them.
+//!
+//! *In:* frames of at most [`MESSAGE_MAX`]. *Out:* a queue of [`QUEUE`] frames that a task of its own
+//! writes. *When it is full* the call waits for [`WRITE_WITHIN`], then the client is taken for gone. A
+//! client that sends nothing at all, not even a pong, for [`SILENT_MAX`] is gone too.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use viva_models::audio::{G711, G711_RATE, Resampler, SPEAK_RATE, g711_encode};
+
+use super::call::close;
+use super::protocol::session_object::FormatKind;
+use super::protocol::{Envelope, ErrorBody, Ids, ServerEvent};
+use super::transport::{Frame, Inbound, Lost, Transport};
+
+/// Bytes of one message: the largest append, 15 MiB, is 20 MiB in base64; a little more than that is
+/// refused in the protocol's form, and only what is beyond that ends the connection.
+pub const MESSAGE_MAX: usize = 22 * 1024 * 1024;
+
+const _: () = assert!(MESSAGE_MAX > super::intake::APPEND_BYTES_MAX / 3 * 4);
+
+/// Frames that wait to be written: five seconds of paced audio with its events.
+const QUEUE: usize = 256;
+
+/// A ping this often keeps proxies from closing a quiet connection, most of which wait 60 s.
+const PING_EVERY: Duration = Duration::from_secs(15);
+
+/// Three pings without any frame: the client is gone.
+const SILENT_MAX: Duration = Duration::from_secs(45);
+
+/// How long one frame may take to be written before the client counts as too slow to talk to.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long we wait at the end for the client to read our last words and to close its side.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Bytes a close frame's reason may have: the WebSocket's own limit.
+const REASON_MAX: usize = 123;
+
+/// One client's socket.
+pub struct WsTransport {
+    frames: SplitStream<WebSocket>,
+    queue: mpsc::Sender<Outgoing>,
+    writer: JoinHandle<()>,
+    cuts: Arc<AtomicU64>,
+    last_frame: Instant,
+    readable: bool,
+    telephone: Telephone,
+}
+
+enum Outgoing {
+    Text(String),
+    /// Audio that is void once there were more cuts than this.
+    Audio(String, u64),
+    Close(CloseFrame),
+}
+
+impl WsTransport {
+    /// Takes over a socket and starts its writer.
+    pub fn new(socket: WebSocket) -> Self {
+        let (sink, frames) = socket.split();
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let cuts = Arc::new(AtomicU64::new(0));
+        let writer = tokio::spawn(write(sink, waiting, Arc::clone(&cuts)));
+        Self {
+            frames,
+            queue,
+            writer,
+            cuts,
+            last_frame: Instant::now(),
+            readable: true,
+            telephone: Telephone::default(),
+        }
+    }
+
+    async fn send(&self, frame: Outgoing) -> Result<(), Lost> {
+        match self.queue.send_timeout(frame, WRITE_WITHIN).await {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Lost("the client does not read".into())),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Lost("the connection is lost".into())),
+        }
+    }
+}
+
+impl Transport for WsTransport {
+    fn name(&self) -> &'static str {
+        "websocket"
+    }
+
+    async fn receive(&mut self) -> Inbound {
+        loop {
+            let left = SILENT_MAX.saturating_sub(self.last_frame.elapsed());
+            let frame = tokio::select! {
+                frame = self.frames.next() => frame,
+                () = self.queue.closed() => return gone("the client does not read or is gone"),
+                () = sleep(left) => return gone("nothing came from the client, not even a pong"),
+            };
+            self.last_frame = Instant::now();
+            match frame {
+                Some(Ok(Message::Text(text))) => return Inbound::Event(text.as_str().to_owned()),
+                Some(Ok(Message::Binary(_))) => {
+                    let message = "Events are JSON in text frames; audio goes into them as base64.";
+                    return Inbound::Unreadable(ErrorBody::invalid("invalid_frame", message, None));
+                }
+                // Pings are answered by the library.
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Close(_))) => return gone("the client hung up"),
+                Some(Err(error)) => {
+                    // After an error the stream has lost its frames; it must not be read again.
+                    self.readable = false;
+                    return broken(&error.to_string());
+                }
+                None => return gone("the client vanished"),
+            }
+        }
+    }
+
+    async fn event(&mut self, event: &Envelope<'_>) -> Result<(), Lost> {
+        let text =
+            serde_json::to_string(event).map_err(|e| Lost(format!("an event cannot be written: {e}")))?;
+        self.send(Outgoing::Text(text)).await
+    }
+
+    async fn audio(&mut self, frame: Frame<'_>) -> Result<(), Lost> {
+        let delta = self.telephone.encode(frame.format.kind, frame.samples);
+        if delta.is_empty() {
+            return Ok(());
+        }
+        let event = ServerEvent::AudioDelta { ids: Ids::clone(frame.ids), delta };
+        let envelope = Envelope { event_id: frame.event_id, event: &event };
+        let text =
+            serde_json::to_string(&envelope).map_err(|e| Lost(format!("an event cannot be written: {e}")))?;
+        self.send(Outgoing::Audio(text, self.cuts.load(Ordering::Acquire))).await
+    }
+
+    fn flush(&mut self) {
+        self.cuts.fetch_add(1, Ordering::AcqRel);
+    }
+
+    async fn close(&mut self, code: u16, reason: &str) {
+        let mut end = reason.len().min(REASON_MAX);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        let frame = CloseFrame { code, reason: reason[..end].into() };
+        if self.send(Outgoing::Close(frame)).await.is_err() {
+            return;
+        }
+        let goodbye = async {
+            // The writer ends when the close frame is out.
+            if let Err(error) = (&mut self.writer).await {
+                tracing::warn!(%error, "the writer of a connection failed");
+            }
+            if self.readable {
+                while let Some(Ok(_)) = self.frames.next().await {}
+            } else {
+                // A socket closed with unread bytes resets the connection, and the client might lose our
+                // last words: leave it the time to read them.
+                sleep(GOODBYE_WITHIN).await;
+            }
+        };
+        timeout(GOODBYE_WITHIN, goodbye).await.ok();
+    }
+}
+
+impl Drop for WsTransport {
+    fn drop(&mut self) {
+        self.writer.abort();
+    }
+}
+
+fn gone(why: &str) -> Inbound {
+    Inbound::Gone { why: why.to_owned(), error: None, code: close::NORMAL }
+}
+
+fn broken(error: &str) -> Inbound {
+    // axum hides the kind of the error and keeps its text, which the library has kept stable.
+    let (code, name, message) = if error.contains("too long") || error.contains("too big") {
+        let message = format!("A message may have {MESSAGE_MAX} bytes; send audio in smaller appends.");
+        (close::TOO_BIG, "message_too_large", message)
+    } else {
+        (close::PROTOCOL, "invalid_frame", format!("The connection cannot be read any more: {error}."))
+    };
+    let last_word = ErrorBody::invalid(name, message, None);
+    Inbound::Gone { why: format!("the connection broke: {error}"), error: Some(last_word), code }
+}
+
+/// Writes what is queued, and a ping now and then. Ends with the queue, with a close frame, or with a client
+/// that does not read.
+async fn write(
+    mut sink: SplitSink<WebSocket, Message>,
+    mut queue: mpsc::Receiver<Outgoing>,
+    cuts: Arc<AtomicU64>,
+) {
+    let mut ping = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let (message, last) = tokio::select! {
+            next = queue.recv() => match next {
+                Some(Outgoing::Text(text)) => (Message::Text(text.into()), false),
+                Some(Outgoing::Audio(_, at)) if at != cuts.load(Ordering::Acquire) => continue,
+                Some(Outgoing::Audio(text, _)) => (Message::Text(text.into()), false),
+                Some(Outgoing::Close(frame)) => (Message::Close(Some(frame)), true),
+                None => return,
+            },
+            _ = ping.tick() => (Message::Ping(Default::default()), false),
+        };
+        let sent = timeout(WRITE_WITHIN, sink.send(message)).await;
+        if last || !matches!(sent, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+/// From our voice to base64 in the client's format.
+#[derive(Default)]
+struct Telephone {
+    resampler: Option<Resampler>,
+    voice: Vec<f32>,
+    narrow: Vec<f32>,
+    bytes: Vec<u8>,
+}
+
+impl Telephone {
+    fn encode(&mut self, format: FormatKind, samples: &[i16]) -> String {
+        self.bytes.clear();
+        let law = match format {
+            FormatKind::Pcm => {
+                self.bytes.extend(samples.iter().flat_map(|s| s.to_le_bytes()));
+                return STANDARD.encode(&self.bytes);
+            }
+            FormatKind::Pcmu => G711::MuLaw,
+            FormatKind::Pcma => G711::ALaw,
+        };
+        let resampler = self.resampler.get_or_insert_with(|| {
+            Resampler::new(SPEAK_RATE, G711_RATE).expect("both rates are in the resampler's range")
+        });
+        self.voice.clear();
+        self.voice.extend(samples.iter().map(|&s| f32::from(s) / 32_768.0));
+        self.narrow.clear();
+        resampler.process(&self.voice, &mut self.narrow);
+        g711_encode(law, &self.narrow, &mut self.bytes);
+        STANDARD.encode(&self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_of_voice_is_a_second_in_every_format() {
+        for (format, bytes, delay) in
+            [(FormatKind::Pcm, 48_000, 0), (FormatKind::Pcmu, 8_000, 240), (FormatKind::Pcma, 8_000, 240)]
+        {
+            let mut telephone = Telephone::default();
+            let base64: usize = (0..50).map(|_| telephone.encode(format, &[1000; 480]).len() / 4 * 3).sum();
+            // Padding counts for up to two bytes a frame; the resampler keeps a block and a half.
+            assert!(base64 + delay + 160 >= bytes && base64 <= bytes + 100, "{format:?}: {base64}");
+        }
+    }
+}

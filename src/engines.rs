@@ -1,0 +1,172 @@
+//! From the configuration to the engines the scheduler runs on.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use viva_actors::gpu::{Cores, Engines};
+use viva_models::fetch::{FetchError, Weights};
+use viva_models::registry::{
+    self, AsrSpec, EmbedSpec, LlamaSpec, LlmSpec, OnnxSpec, PiperSpec, TtsSpec, TurnSpec, VadSpec,
+    WhisperSpec,
+};
+
+use crate::config::Config;
+
+/// The engines a configuration asks for, by their settings.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Chosen {
+    pub vad: VadSpec,
+    pub turn: TurnSpec,
+    pub asr: AsrSpec,
+    pub llm: LlmSpec,
+    pub tts: TtsSpec,
+    /// Only when the configuration names one: nothing looks anything up yet, and it costs memory.
+    pub embed: Option<EmbedSpec>,
+    /// How they share the machine.
+    pub cores: Cores,
+}
+
+/// Tokens of one sequence: a 300-token system prompt and about twenty turns of 80 tokens.
+const CONTEXT: u32 = 2048;
+
+impl Chosen {
+    /// The profile's engines with the configuration's own in their place. Fails when a file that is needed
+    /// is missing, with a sentence that says what to run.
+    pub fn of(config: &Config) -> Result<Self, FetchError> {
+        let cores = cores(config);
+        let weights = Weights::within(&config.models_dir(), &config.models.profile);
+        let engines = &config.engines;
+        let onnx = |model: &Path, w: &Weights| OnnxSpec {
+            model: model.to_owned(),
+            runtime: w.runtime.clone(),
+            threads: 1,
+        };
+        let all_named = engines.vad.is_some()
+            && engines.turn.is_some()
+            && engines.asr.is_some()
+            && engines.llm.is_some()
+            && engines.tts.is_some();
+        let w = match (weights, all_named) {
+            (Ok(weights), _) => Some(weights),
+            (Err(_), true) => None,
+            (Err(missing), false) => return Err(missing),
+        };
+        // What is not named needs the weights, and then they are there.
+        let needed = || w.as_ref().expect("an engine is taken from the weights only where they were found");
+        Ok(Self {
+            vad: engines.vad.clone().unwrap_or_else(|| VadSpec::Silero(onnx(&needed().vad, needed()))),
+            turn: engines.turn.clone().unwrap_or_else(|| TurnSpec::SmartTurn(onnx(&needed().turn, needed()))),
+            asr: engines.asr.clone().unwrap_or_else(|| {
+                AsrSpec::Whisper(WhisperSpec {
+                    model: needed().asr.clone(),
+                    threads: cores.asr as usize,
+                    language: Some(config.session.language.clone()),
+                    gpu: true,
+                })
+            }),
+            llm: engines.llm.clone().unwrap_or_else(|| {
+                LlmSpec::Llama(LlamaSpec {
+                    model: needed().llm.clone(),
+                    threads: cores.llm as usize,
+                    gpu_layers: u32::MAX >> 16,
+                    context: CONTEXT,
+                    sequences: config.server.sessions_max as u32,
+                    cache_tokens: None,
+                })
+            }),
+            tts: engines.tts.clone().unwrap_or_else(|| {
+                TtsSpec::Piper(PiperSpec {
+                    model: needed().tts.clone(),
+                    runtime: needed().runtime.clone(),
+                    threads: cores.tts as usize,
+                    espeak_data: None,
+                })
+            }),
+            embed: engines.embed.clone(),
+            cores,
+        })
+    }
+
+    /// The programs of engines that are processes, by the name the registry finds them under.
+    pub fn programs(&self) -> Vec<&'static str> {
+        let mut programs = Vec::new();
+        if matches!(self.asr, AsrSpec::Whisper(_)) {
+            programs.push("whisper");
+        }
+        if matches!(self.llm, LlmSpec::Llama(_)) {
+            programs.push("llama");
+        }
+        if matches!(self.tts, TtsSpec::Piper(_)) {
+            programs.push("piper");
+        }
+        programs
+    }
+
+    /// The voice's name on the wire: its file's, or the remote model's.
+    pub fn voice_name(&self) -> String {
+        match &self.tts {
+            TtsSpec::Piper(piper) => {
+                piper.model.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+            }
+            TtsSpec::Openai(remote) => remote.model.clone(),
+        }
+    }
+
+    /// What the scheduler opens, and opens again when one dies.
+    pub fn engines(self) -> Engines {
+        let Self { vad, turn, asr, llm, tts, embed, cores } = self;
+        Engines {
+            vad: Arc::new(move || registry::open_vad(&vad)),
+            turn: Arc::new(move || registry::open_turn(&turn)),
+            asr: Arc::new(move || registry::open_asr(&asr)),
+            llm: Arc::new(move || registry::open_llm(&llm)),
+            tts: Arc::new(move || registry::open_tts(&tts)),
+            embed: embed.map(|spec| -> viva_actors::gpu::device::Opener<dyn viva_models::Embedder> {
+                Arc::new(move || registry::open_embed(&spec))
+            }),
+            cores,
+        }
+    }
+}
+
+/// How the engines share the machine: what the configuration says, or what the scheduler thinks best.
+fn cores(config: &Config) -> Cores {
+    let machine = &config.machine;
+    let mut cores = Cores::default();
+    if machine.cores > 0 {
+        cores.total = machine.cores;
+        cores.asr = cores.asr.min(machine.cores);
+        cores.llm = cores.llm.min(machine.cores);
+        cores.tts = cores.tts.min(machine.cores);
+    }
+    let set = |threads: u32, default: u32| if threads > 0 { threads } else { default };
+    cores.asr = set(machine.asr_threads, cores.asr);
+    cores.llm = set(machine.llm_threads, cores.llm);
+    cores.tts = set(machine.tts_threads, cores.tts);
+    cores
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn missing_weights_say_what_to_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.models.dir = folder.path().display().to_string();
+        let error = Chosen::of(&config).unwrap_err().to_string();
+        assert!(error.contains("viva models pull"), "{error}");
+    }
+
+    #[test]
+    fn threads_follow_the_configuration() {
+        let mut config = Config::default();
+        config.machine.cores = 1;
+        config.machine.asr_threads = 3;
+        let cores = cores(&config);
+        assert_eq!((cores.total, cores.asr, cores.llm, cores.tts), (1, 3, 1, 1));
+    }
+}

@@ -1,0 +1,233 @@
+//! A server in this process with the test kit's engines, and a caller who can also misbehave.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Response;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use viva::edge::http::{App, serve};
+use viva::edge::protocol::session_object::Offer;
+use viva_actors::gpu::Engines;
+use viva_actors::ports::SessionSpec;
+use viva_actors::root::{Limits, Viva};
+use viva_actors::testkit::{Costs, engines};
+
+/// Longer than anything here takes on a busy machine.
+pub const WITHIN: Duration = Duration::from_secs(20);
+
+pub const REPLY: &str = "Thank you for that. What did you learn from it?";
+
+pub struct Server {
+    pub address: SocketAddr,
+    pub viva: Viva,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinHandle<std::io::Result<()>>,
+}
+
+pub fn fakes() -> Engines {
+    engines(Costs { asr_ms: 20, turn_ms: 5, prefill_ms: 5, step_ms: 2, tts_ms: 20 }, REPLY, &Arc::default())
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::with(fakes(), 8, SessionSpec::default()).await
+    }
+
+    pub async fn with(engines: Engines, sessions: usize, spec: SessionSpec) -> Self {
+        let viva = Viva::start(engines, Limits { sessions }).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let offer = Offer { model: "viva".into(), voices: vec!["hum".into()], spec, session_s_max: 600 };
+        let mut app = App::new(viva.clone(), offer, vec!["https://friend.example".into()], true);
+        app.metrics = Some(metrics());
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async move {
+            stopped.await.ok();
+        };
+        let serving = tokio::spawn(serve(listener, Arc::new(app), stopped, Duration::from_secs(1)));
+        let ready = async {
+            while !viva.readiness().ready {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(WITHIN, ready).await.expect("the fake engines come up");
+        Self { address, viva, stop: Some(stop), serving }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub async fn stop(mut self) {
+        self.stop.take().unwrap().send(()).ok();
+        timeout(WITHIN, self.serving).await.expect("it ends").unwrap().unwrap();
+    }
+
+    /// Waits until so many sessions run.
+    pub async fn sessions(&self, count: usize) {
+        let reached = async {
+            while self.viva.sessions() != count {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(WITHIN, reached)
+            .await
+            .unwrap_or_else(|_| panic!("{} sessions, not {count}", self.viva.sessions()));
+    }
+
+    /// A plain HTTP request with more headers. Returns status, head, and body.
+    pub async fn get(&self, path: &str, headers: &str) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let host = self.address;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        timeout(WITHIN, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, head.to_lowercase(), body.to_owned())
+    }
+}
+
+/// One recorder serves all servers of this process.
+fn metrics() -> metrics_exporter_prometheus::PrometheusHandle {
+    static HANDLE: std::sync::OnceLock<metrics_exporter_prometheus::PrometheusHandle> =
+        std::sync::OnceLock::new();
+    HANDLE.get_or_init(|| viva::telemetry::init_metrics().unwrap()).clone()
+}
+
+pub struct Caller {
+    pub socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    pub handshake: Response,
+    pub seen: Vec<Value>,
+}
+
+impl Caller {
+    /// Connects and has seen `session.created`.
+    pub async fn connect(address: SocketAddr, query: &str) -> Self {
+        let mut request = format!("ws://{address}/v1/realtime{query}").into_client_request().unwrap();
+        request.headers_mut().insert("Sec-WebSocket-Protocol", "realtime, other".parse().unwrap());
+        let (socket, handshake) = connect_async(request).await.unwrap();
+        let mut caller = Self { socket, handshake, seen: Vec::new() };
+        caller.until("session.created").await;
+        caller
+    }
+
+    pub async fn send(&mut self, event: Value) {
+        self.socket.send(Message::text(event.to_string())).await.unwrap();
+    }
+
+    pub async fn text(&mut self, text: &str) {
+        self.socket.send(Message::text(text)).await.unwrap();
+    }
+
+    /// The next event, or the close frame's code and reason.
+    pub async fn next(&mut self) -> Result<Value, (u16, String)> {
+        loop {
+            let message = timeout(WITHIN, self.socket.next()).await.expect("something comes in time");
+            match message {
+                Some(Ok(Message::Text(text))) => {
+                    let event: Value = serde_json::from_str(&text).unwrap();
+                    self.seen.push(event.clone());
+                    return Ok(event);
+                }
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    return Err((frame.code.into(), frame.reason.to_string()));
+                }
+                Some(Ok(Message::Close(None))) | None => return Err((1005, String::new())),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err((1006, error.to_string())),
+            }
+        }
+    }
+
+    pub async fn until(&mut self, kind: &str) -> Value {
+        let wait = async {
+            loop {
+                match self.next().await {
+                    Ok(event) if event["type"] == kind => return event,
+                    Ok(event) => assert_ne!(event["type"], "error", "while waiting for {kind}: {event}"),
+                    Err(closed) => panic!("closed while waiting for {kind}: {closed:?}"),
+                }
+            }
+        };
+        timeout(WITHIN, wait).await.unwrap_or_else(|_| panic!("no {kind} in time"))
+    }
+
+    /// Sends raw text and returns the error that answers it.
+    pub async fn refused(&mut self, text: &str) -> Value {
+        self.text(text).await;
+        loop {
+            let event = self.next().await.expect("the session goes on");
+            if event["type"] == "error" {
+                return event["error"].clone();
+            }
+        }
+    }
+
+    pub async fn update(&mut self, session: Value) -> Value {
+        self.send(json!({"type": "session.update", "session": session})).await;
+        self.until("session.updated").await["session"].clone()
+    }
+
+    /// Speaks in real time, reading along. What comes meanwhile is in `seen`.
+    pub async fn speak(&mut self, samples: &[i16]) {
+        let begin = Instant::now();
+        for (i, frame) in samples.chunks(480).enumerate() {
+            self.send(append(frame)).await;
+            let until = begin + Duration::from_millis(20 * (i as u64 + 1));
+            loop {
+                tokio::select! {
+                    biased;
+                    () = sleep_until(until) => break,
+                    message = self.socket.next() => if let Some(Ok(Message::Text(text))) = message {
+                        self.seen.push(serde_json::from_str(&text).unwrap());
+                    },
+                }
+            }
+        }
+    }
+
+    /// Is silent in real time until an event of this kind has come since `from`.
+    pub async fn hush_until(&mut self, kind: &str, from: usize) -> Value {
+        let end = Instant::now() + WITHIN;
+        loop {
+            if let Some(event) = self.seen[from..].iter().find(|e| e["type"] == kind) {
+                return event.clone();
+            }
+            assert!(Instant::now() < end, "no {kind} in time; came {:?}", self.types(from));
+            self.speak(&[0; 480]).await;
+        }
+    }
+
+    pub fn types(&self, from: usize) -> Vec<String> {
+        let types = self.seen[from..].iter().map(|e| e["type"].as_str().unwrap_or_default().to_owned());
+        let mut types: Vec<String> = types.collect();
+        types.dedup();
+        types
+    }
+}
+
+/// The event that carries these samples.
+pub fn append(samples: &[i16]) -> Value {
+    let bytes: Vec<u8> = samples.iter().flat_map(|s| s.to_le_bytes()).collect();
+    json!({"type": "input_audio_buffer.append", "audio": STANDARD.encode(bytes)})
+}
+
+/// What the fake recogniser takes for speech, a word in every 300 ms.
+pub fn speech(ms: usize) -> Vec<i16> {
+    viva_actors::testkit::tone(220.0, ms * 24, 24_000).iter().map(|s| (s * 32_767.0) as i16).collect()
+}
