@@ -9,6 +9,7 @@
 //! when, so that nothing is hashed twice), `.lock` (one pull at a time) and, during a pull, `.partial/`.
 
 pub mod ct2_ggml;
+mod guard;
 mod http;
 mod manifest;
 pub mod mpnet_onnx;

@@ -129,7 +129,7 @@ fn run_client(package: &Package, home: &Path, advanced: &mut dyn FnMut(u64)) -> 
     let (status, said) = thread::scope(|scope| {
         // Read beside it: a full pipe would stop the client, and a file could not be written on a full disk.
         let said = scope.spawn(|| errors.map(read_tail).unwrap_or_default());
-        let status = watch(&mut child, home, advanced);
+        let status = watch(&mut child, home, package.size, advanced);
         (status, said.join().unwrap_or_default())
     });
     let _ = fs::remove_dir_all(&scratch);
@@ -163,12 +163,14 @@ fn client_of(registry: Registry) -> (&'static str, &'static str) {
 fn watch(
     child: &mut Child,
     home: &Path,
+    whole: u64,
     advanced: &mut dyn FnMut(u64),
 ) -> std::result::Result<ExitStatus, String> {
     let (mut reported, mut last) = (0, Instant::now());
     loop {
         let ended = child.try_wait().map_err(|err| err.to_string())?;
-        let size = folder_size(home, 3);
+        // For a moment pip has both its temporary file and its copy: no more than the whole counts.
+        let size = folder_size(home, 3).min(whole);
         if size > reported {
             advanced(size - reported);
             (reported, last) = (size, Instant::now());

@@ -1,15 +1,16 @@
 //! The pull: every file of the profiles, from the first source that has it, three at a time.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::guard::{Permits, lock, locked};
 use super::manifest::{Convert, Entry, Hash, Input, Manifest, Source};
 use super::progress::{Event, Outcome, Progress};
 use super::stamps::Stamps;
@@ -19,8 +20,6 @@ use super::{FetchError, HashingWriter, Result, ct2_ggml, hash_file, hex, http, m
 const AT_ONCE: usize = 3;
 /// How long a pull waits for another one by default: a large profile over a slow line.
 const LOCK_WAIT: Duration = Duration::from_secs(3600);
-/// How often it looks whether the other one is done.
-const LOCK_POLL: Duration = Duration::from_millis(200);
 /// The hub where the manifest's `hub` names live unless `HF_ENDPOINT` says otherwise.
 const HUB: &str = "https://huggingface.co";
 /// The folder of unfinished work in the models folder.
@@ -82,7 +81,7 @@ pub fn pull(options: &PullOptions, progress: &mut dyn Progress) -> Result<Pulled
         work: work.clone(),
         progress: Mutex::new(progress),
         stamps: Mutex::new(Stamps::read(&options.dir)),
-        permits: Permits { free: Mutex::new(AT_ONCE), returned: Condvar::new() },
+        permits: Permits::new(AT_ONCE),
         packages: Mutex::default(),
         queue: Mutex::new(files.iter().cloned().collect()),
         done: Mutex::default(),
@@ -110,61 +109,6 @@ pub fn pull(options: &PullOptions, progress: &mut dyn Progress) -> Result<Pulled
         }
         1 => Err(errors.remove(0)),
         _ => Err(FetchError::Several(errors)),
-    }
-}
-
-/// Takes the folder's lock, which ends with the process if it must.
-fn lock(options: &PullOptions, progress: &mut dyn Progress) -> Result<File> {
-    let path = options.dir.join(".lock");
-    let disk = |err| FetchError::io(&options.dir, format!("locking {}", path.display()), err);
-    let file = File::options().create(true).append(true).open(&path).map_err(disk)?;
-    let began = Instant::now();
-    let mut told = false;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::Error(err)) => return Err(disk(err)),
-            Err(TryLockError::WouldBlock) if began.elapsed() >= options.lock_wait => {
-                let waited_s = began.elapsed().as_secs();
-                return Err(FetchError::Locked { dir: options.dir.clone(), waited_s });
-            }
-            Err(TryLockError::WouldBlock) => {
-                if !told {
-                    progress.on(&Event::WaitingForLock);
-                    told = true;
-                }
-                thread::sleep(LOCK_POLL);
-            }
-        }
-    }
-}
-
-fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How many downloads may start now.
-struct Permits {
-    free: Mutex<usize>,
-    returned: Condvar,
-}
-
-struct Permit<'a>(&'a Permits);
-
-impl Permits {
-    fn take(&self) -> Permit<'_> {
-        let free = locked(&self.free);
-        let mut free =
-            self.returned.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
-        Permit(self)
-    }
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        *locked(&self.0.free) += 1;
-        self.0.returned.notify_one();
     }
 }
 
