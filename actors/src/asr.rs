@@ -263,8 +263,9 @@ impl State {
         if text.is_empty() {
             return;
         }
-        let delta = if memory.frozen.is_empty() { text.to_owned() } else { format!(" {text}") };
-        memory.frozen.push_str(&delta);
+        let all = joined(&memory.frozen, text);
+        let delta = all[memory.frozen.len()..].to_owned();
+        memory.frozen = all;
         self.args.reporter.tell(Report::Words { delta });
     }
 
@@ -302,7 +303,7 @@ impl State {
                 let text = {
                     let mut memory = lock(&self.args.memory);
                     memory.latest = Some((heard.text.clone(), r.samples));
-                    [memory.frozen.as_str(), heard.text.as_str()].join(" ").trim().to_owned()
+                    joined(&memory.frozen, &heard.text)
                 };
                 self.args.reporter.tell(Report::Heard {
                     pause,
@@ -326,6 +327,22 @@ impl State {
     }
 }
 
+/// Final words and what follows them. A word at the seam is heard on both sides of it when the cut fell
+/// into its last sound; it is said once.
+fn joined(frozen: &str, text: &str) -> String {
+    let bare = |w: &str| w.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
+    let (last, first) = (frozen.split_whitespace().next_back(), text.split_whitespace().next());
+    let twice = matches!((last, first), (Some(a), Some(b)) if !bare(a).is_empty() && bare(a) == bare(b));
+    let text = text.trim();
+    let rest =
+        if twice { text.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim()) } else { text };
+    match (frozen.is_empty(), rest.is_empty()) {
+        (true, _) => rest.to_owned(),
+        (_, true) => frozen.to_owned(),
+        _ => format!("{frozen} {rest}"),
+    }
+}
+
 /// The words that end before `limit_ms`, and where the last of them ends.
 fn stable_words(heard: &Transcription, limit_ms: u32) -> Option<(String, u32)> {
     let stable: Vec<_> = heard.words.iter().take_while(|w| w.end_ms <= limit_ms).collect();
@@ -338,6 +355,14 @@ mod tests {
     use viva_models::Word;
 
     use super::*;
+
+    #[test]
+    fn a_word_at_the_seam_is_said_once() {
+        assert_eq!(joined("the migration tool", "Tool that copied"), "the migration tool that copied");
+        assert_eq!(joined("we wrote,", "and then"), "we wrote, and then");
+        assert_eq!(joined("", "Hello."), "Hello.");
+        assert_eq!(joined("Hello", "hello."), "Hello");
+    }
 
     #[test]
     fn only_words_well_before_the_end_are_stable() {

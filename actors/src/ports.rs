@@ -90,7 +90,15 @@ impl Default for SessionSpec {
             turn: TurnConfig::default(),
             voice: ReplyConfig {
                 instructions: DEFAULT_INSTRUCTIONS.into(),
-                sampling: Sampling { max_tokens: 96, ..Sampling::default() },
+                // Warm enough not to repeat itself, cool enough to stay with the subject; small models loop
+                // without the penalty.
+                sampling: Sampling {
+                    max_tokens: 64,
+                    temperature: 0.6,
+                    top_p: 0.9,
+                    repeat_penalty: 1.15,
+                    ..Sampling::default()
+                },
                 style: Style::default(),
                 gain: 1.0,
                 spoken: true,
