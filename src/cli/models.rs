@@ -1,5 +1,6 @@
 //! `viva models`: brings the weights, says what there is, checks what is there.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -8,6 +9,11 @@ use comfy_table::{Table, presets};
 use viva_models::fetch::{
     self, Checked, Hash, Manifest, Outcome, Profile, PullOptions, Registry, Source, State, Weights,
 };
+
+/// Prints a line. A reader who has seen enough (`| head`) is no reason to fail.
+macro_rules! say {
+    ($($arg:tt)*) => {{ let _ = writeln!(std::io::stdout(), $($arg)*); }};
+}
 
 /// Weights: what there is, bring it, check it.
 #[derive(Debug, Args)]
@@ -100,7 +106,7 @@ fn pull(which: &Which, allow_unverified: bool) -> anyhow::Result<()> {
     let pulled = fetch::pull(&options, progress.as_mut())?;
     drop(progress);
     let fresh = pulled.files.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Pulled { .. })).count();
-    println!(
+    say!(
         "{}: {fresh} files pulled, {} were here, {:.0} s, in {}",
         names.join(" and "),
         pulled.files.len() - fresh,
@@ -117,10 +123,7 @@ fn list(which: &Which, json: bool) -> anyhow::Result<()> {
     for name in names {
         let profile = manifest.profile(&name)?;
         if json {
-            profile
-                .files()
-                .iter()
-                .for_each(|entry| println!("{}", list_line(manifest, &profile, entry, &dir)));
+            profile.files().iter().for_each(|entry| say!("{}", list_line(manifest, &profile, entry, &dir)));
             continue;
         }
         let whole = match Weights::within(&dir, &name) {
@@ -128,11 +131,11 @@ fn list(which: &Which, json: bool) -> anyhow::Result<()> {
             Err(err @ fetch::FetchError::Missing { .. }) => err.to_string(),
             Err(err) => return Err(err.into()),
         };
-        println!("{name}: {}\n  {whole}", profile.about);
-        println!("{}\n", list_table(manifest, &profile, &dir));
+        say!("{name}: {}\n  {whole}", profile.about);
+        say!("{}\n", list_table(manifest, &profile, &dir));
     }
     if !json {
-        println!("models folder: {}", dir.display());
+        say!("models folder: {}", dir.display());
     }
     Ok(())
 }
@@ -210,9 +213,9 @@ fn verify(which: &Which, json: bool) -> anyhow::Result<()> {
     let names = which.profiles_or(&["default"]);
     let mut tell = |checked: &Checked| {
         if json {
-            println!("{}", verify_line(checked));
+            say!("{}", verify_line(checked));
         } else {
-            println!("{:<14} {}{}", word(&checked.state), checked.entry.path, detail(&checked.state));
+            say!("{:<14} {}{}", word(&checked.state), checked.entry.path, detail(&checked.state));
         }
     };
     let all = fetch::verify(Manifest::embedded(), &dir, &names, &mut tell)
