@@ -131,11 +131,6 @@ impl Cache {
         self.held.remove(&id);
         true
     }
-
-    /// When a conversation was last used; larger is later.
-    pub(crate) fn used(&self, seq: SeqId) -> u64 {
-        self.held.get(&seq.0).map_or(0, |h| h.used)
-    }
 }
 
 /// Removes positions from `from` on. False where the model cannot cut there.

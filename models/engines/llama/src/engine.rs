@@ -36,6 +36,8 @@ pub(crate) struct Llama {
     batch: LlamaBatch<'static>,
     cache: Cache,
     open: BTreeMap<SeqId, Sequence>,
+    /// Counts what has begun, so that the newest can be told.
+    begun: u64,
 }
 
 /// A conversation that has begun.
@@ -46,6 +48,7 @@ struct Sequence {
     /// Tokens of its system prompt.
     system: usize,
     answer: Option<Answer>,
+    begun: u64,
 }
 
 /// A sequence's part in a step.
@@ -86,8 +89,10 @@ impl Llama {
             .with_n_ubatch(batch)
             .with_n_threads(threads)
             .with_n_threads_batch(threads)
-            // Of the two forms only this one gave the same text whatever ran beside it, and only here a
-            // shared prefix is stored once.
+            // Shares a common prefix instead of storing it twice. With it and flash attention (llama.cpp's own
+            // choice on a CPU) a sequence's text does not depend on who else is in the batch, as long as a
+            // step has fewer than 64 tokens and the cache fewer than 512: from there on ggml takes other
+            // kernels, whose sums round differently, and a near tie may fall the other way.
             .with_kv_unified(true);
         let context = model.new_context(&backend, parameters).map_err(|e| failed(&e))?;
         // Dropping the handle would free llama.cpp's globals under the model.
@@ -105,6 +110,7 @@ impl Llama {
             batch: LlamaBatch::new(BATCH_TOKENS, 1),
             cache: Cache::new(spec.sequences),
             open: BTreeMap::new(),
+            begun: 0,
         })
     }
 
@@ -210,8 +216,8 @@ impl Llama {
                     if self.cache.evict(&mut self.context, idle) {
                         continue;
                     }
-                    let newest =
-                        work.iter().enumerate().max_by_key(|(_, w)| (w.prompt, self.cache.used(w.seq)));
+                    let born = |w: &Work| self.open.get(&w.seq).map_or(0, |s| s.begun);
+                    let newest = work.iter().enumerate().max_by_key(|(_, w)| born(w));
                     let Some((at, _)) = newest else { return };
                     let seq = work.remove(at).seq;
                     let error = EngineError::Failed("the cache is full of other conversations".into());
@@ -295,7 +301,8 @@ impl Llm for Llama {
         let most = if answer.is_some() { n - 1 } else { n };
         let reused = self.cache.reuse(&mut self.context, seq, &tokens.all, most);
         let pending = tokens.all[reused..].iter().copied().collect();
-        self.open.insert(seq, Sequence { pending, system: tokens.system, answer });
+        self.begun += 1;
+        self.open.insert(seq, Sequence { pending, system: tokens.system, answer, begun: self.begun });
         Ok(Begun { prompt_tokens: count(n), reused_tokens: count(reused) })
     }
 

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use whisper_rs::FullParams;
 
-/// Lets whisper.cpp look at `flag` between the nodes of its graphs and stop when it is up.
+/// Lets whisper.cpp look at `flag` after each pass of the encoder or decoder and stop when it is up: within
+/// a token's time while it decodes, but not before the encoder is through (0.4 s for 10 s of speech with
+/// tiny.en on one core).
 ///
 /// whisper-rs's own safe form keeps a pointer to a closure it has moved away, hence this one.
 ///
