@@ -12,6 +12,10 @@ use crate::{Result, TurnDetector};
 
 /// The detector. It listens to intonation as much as to words, and wants the pause of some 200 ms, in which
 /// it is asked, at the end of the samples.
+///
+/// Its weights are 8-bit, and that makes scores between about 0.2 and 0.7 uncertain: noise of 0.00001 in the
+/// picture moved a score of 0.4 anywhere between 0.30 and 0.59. Decide by the ends of the scale, and let a
+/// silence timeout have the middle.
 pub struct SmartTurn {
     session: Session,
     mel: LogMel,
