@@ -213,6 +213,9 @@ def items(caller, user, reply, reply_ms):
 
 
 def mistakes(caller):
+    # The silence since the last turn is audio, too.
+    caller.connection.input_audio_buffer.clear()
+    caller.until("input_audio_buffer.cleared")
     caller.refused("input_audio_buffer_commit_empty", "input_audio_buffer.commit")
     caller.refused("response_cancel_not_active", "response.cancel")
     caller.refused("unsupported", "output_audio_buffer.clear")
@@ -221,8 +224,6 @@ def mistakes(caller):
     caller.refused("invalid_audio", "input_audio_buffer.append", audio="AAAA")
     error = caller.refused("invalid_type", "session.update", session={"type": "realtime", "instructions": 1})
     check(error["param"] == "session.instructions", f"{error}")
-    caller.connection.input_audio_buffer.clear()
-    caller.until("input_audio_buffer.cleared")
 
 
 def reply_on_request(caller):

@@ -144,9 +144,12 @@ struct ResponseCancel {
 
 /// Reads one message. Never fails: what cannot be read becomes the error to answer with.
 pub fn parse(text: &str) -> Parsed<'_> {
+    // serde would also take an array for a struct.
+    let object = text.trim_start().starts_with('{');
     let head: Head<'_> = match serde_json::from_str(text) {
-        Ok(head) => head,
-        Err(error) => return Parsed { event_id: None, event: Err(unreadable(&error)) },
+        Ok(head) if object => head,
+        Ok(_) => return Parsed { event_id: None, event: Err(not_an_event()) },
+        Err(error) => return Parsed { event_id: None, event: Err(unreadable(text, &error)) },
     };
     let event_id = head.event_id.as_ref().and_then(Value::as_str).map(str::to_owned);
     let event = match head.kind {
@@ -214,9 +217,13 @@ fn fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ErrorBody> {
     })
 }
 
-fn unreadable(error: &serde_json::Error) -> ErrorBody {
-    if error.is_data() {
-        return ErrorBody::invalid("invalid_event", "An event must be a JSON object with a 'type'.", None);
+fn not_an_event() -> ErrorBody {
+    ErrorBody::invalid("invalid_event", "An event must be a JSON object with a 'type' in text.", None)
+}
+
+fn unreadable(text: &str, error: &serde_json::Error) -> ErrorBody {
+    if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
+        return not_an_event();
     }
     ErrorBody::invalid("invalid_json", format!("The message is not valid JSON: {error}."), None)
 }
