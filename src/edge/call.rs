@@ -198,20 +198,6 @@ impl<T: Transport> Call<T> {
         match &entry.event {
             SessionEvent::ReplyStarted { .. } | SessionEvent::Trouble { .. } => self.asked = None,
             SessionEvent::Ended { reason } => self.ended = Some(reason.clone()),
-            SessionEvent::Measured { metrics, .. } => tracing::info!(
-                session = %self.id,
-                turn = metrics.turn,
-                endpoint_ms = metrics.endpoint_ms,
-                asr_final_ms = metrics.asr_final_ms,
-                llm_first_token_ms = metrics.llm_first_token_ms,
-                first_sentence_ms = metrics.first_sentence_ms,
-                first_audio_ms = metrics.first_audio_ms,
-                voice_to_voice_ms = metrics.voice_to_voice_ms,
-                prompt_tokens = metrics.prompt_tokens,
-                reused_tokens = metrics.reused_tokens,
-                discarded_drafts = metrics.discarded_drafts,
-                "turn"
-            ),
             _ => {}
         }
     }

@@ -91,7 +91,8 @@ impl Server {
     pub async fn get(&self, path: &str, headers: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let host = self.address;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close, Upgrade\r\n{headers}\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close, Upgrade\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         timeout(WITHIN, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
