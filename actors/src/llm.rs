@@ -23,6 +23,15 @@ use crate::types::Epoch;
 /// still long enough to sound like a phrase.
 const FIRST_CLAUSE_MIN: usize = 18;
 
+/// Words that begin a phrase: a first clause without a comma may end before one of them.
+const PHRASE_STARTS: [&str; 16] = [
+    "and", "but", "because", "that", "which", "who", "when", "where", "while", "so", "if", "as", "since",
+    "with", "about", "for",
+];
+
+/// A first clause may end before a phrase from so many characters on: about four words.
+const FIRST_PHRASE_MIN: usize = 22;
+
 /// A sentence longer than this is cut at its next comma or space: about 12 s of speech.
 const CLAUSE_MAX: usize = 180;
 
@@ -279,6 +288,12 @@ impl ClauseSplitter {
         }
     }
 
+    /// Whether a whole word that begins a phrase stands there.
+    fn phrase_starts(&self, at: usize) -> bool {
+        let Some((word, _)) = self.text[at..].split_once(char::is_whitespace) else { return false };
+        PHRASE_STARTS.contains(&word.to_lowercase().as_str())
+    }
+
     /// Where the first clause ends, if it is complete: after the mark, before the space.
     fn boundary(&self) -> Option<usize> {
         let mut last_space = None;
@@ -296,7 +311,12 @@ impl ClauseSplitter {
                         return Some(end);
                     }
                 }
-                c if c.is_whitespace() => last_space = Some(end),
+                c if c.is_whitespace() => {
+                    if !self.spoken_any && at >= FIRST_PHRASE_MIN && self.phrase_starts(end) {
+                        return Some(end);
+                    }
+                    last_space = Some(end);
+                }
                 _ => {}
             }
             if at >= CLAUSE_MAX {
@@ -333,6 +353,19 @@ mod tests {
         assert_eq!(
             split("That sounds like hard work, and fun. Tell me, what was next?", false),
             ["That sounds like hard work,", "and fun.", "Tell me, what was next?"]
+        );
+    }
+
+    #[test]
+    fn a_long_first_sentence_begins_with_a_phrase() {
+        assert_eq!(
+            split("I am so glad to hear that you are using Rust. Good.", false),
+            ["I am so glad to hear that you are using Rust.", "Good."],
+            "too early to break"
+        );
+        assert_eq!(
+            split("It is wonderful to hear about that. Good that you came.", false),
+            ["It is wonderful to hear", "about that.", "Good that you came."]
         );
     }
 

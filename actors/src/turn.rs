@@ -87,6 +87,13 @@ const DRAFT_LEAD_MS: f32 = 600.0;
 /// From this score on a draft starts as soon as the words are there.
 const DRAFT_SCORE: f32 = 0.4;
 
+/// From this score on a pause is worth a recognition at once: a reply may be near.
+const TRANSCRIBE_SCORE: f32 = 0.3;
+
+/// Silence after which a pause is recognised whatever its score: long enough that most pauses for breath
+/// are over, well before any silence that ends a turn.
+const TRANSCRIBE_MS: u64 = 400;
+
 /// While our voice is held, words are waited for this long after the caller fell silent.
 const VERDICT_MS_MAX: u64 = 1_500;
 
@@ -324,6 +331,7 @@ struct Pause {
     speech_end: MediaTime,
     score: Option<f32>,
     scored: bool,
+    transcribing: bool,
     heard: Option<String>,
     forced: Option<EndReason>,
 }
@@ -406,6 +414,9 @@ impl TurnMachine {
             }
             (Caller::Speaking { since }, _) => after(*since, self.config.turn_ms_max as f32),
             (Caller::Paused(p), Reply::Held { .. }) => after(p.speech_end, VERDICT_MS_MAX as f32),
+            (Caller::Paused(p), _) if !p.transcribing && p.heard.is_none() => (self.config.endpointing
+                != Endpointing::Manual)
+                .then(|| after(p.speech_end, TRANSCRIBE_MS as f32))?,
             (Caller::Paused(p), reply) => {
                 let heard = p.heard.as_deref()?;
                 let asked = self.config.silence_asked_ms(p.score, heard);
@@ -504,15 +515,25 @@ impl TurnMachine {
     ) {
         self.pauses += 1;
         let id = self.pauses;
-        self.caller =
-            Caller::Paused(Pause { id, since, speech_end, score: None, scored: false, heard: None, forced });
-        if self.config.endpointing == Endpointing::Manual && forced.is_none() {
-            return;
-        }
-        actions.push(Action::Transcribe { pause: id });
+        let manual = self.config.endpointing == Endpointing::Manual && forced.is_none();
         let held = matches!(self.reply, Reply::Held { .. });
-        if matches!(self.config.endpointing, Endpointing::Semantic { .. }) && !held && forced.is_none() {
+        // The score costs a tenth of a recognition and says whether one is worth it.
+        let score =
+            matches!(self.config.endpointing, Endpointing::Semantic { .. }) && !held && forced.is_none();
+        self.caller = Caller::Paused(Pause {
+            id,
+            since,
+            speech_end,
+            score: None,
+            scored: false,
+            transcribing: !score && !manual,
+            heard: None,
+            forced,
+        });
+        if score {
             actions.push(Action::Score { pause: id });
+        } else if !manual {
+            actions.push(Action::Transcribe { pause: id });
         }
     }
 
@@ -654,12 +675,24 @@ impl TurnMachine {
     }
 
     fn decide_paused(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
-        let Caller::Paused(p) = &self.caller else { return };
-        let Some(heard) = p.heard.clone() else { return };
+        let manual = self.config.endpointing == Endpointing::Manual;
+        let Caller::Paused(p) = &mut self.caller else { return };
+        let Some(heard) = p.heard.clone() else {
+            let worth_it = match p.score {
+                Some(score) => score >= TRANSCRIBE_SCORE,
+                None => p.scored,
+            };
+            if !p.transcribing && !manual && (worth_it || now.since_ms(p.speech_end) >= TRANSCRIBE_MS) {
+                p.transcribing = true;
+                actions.push(Action::Transcribe { pause: p.id });
+            }
+            return;
+        };
         // While we still speak and may not be interrupted, the turn waits.
         if self.replying() {
             return;
         }
+        let Caller::Paused(p) = &self.caller else { return };
         let silence = now.since_ms(p.speech_end) as f32;
         let asked = self.config.silence_asked_ms(p.score, &heard);
         let over = p.forced.is_some() || silence >= asked;

@@ -73,6 +73,23 @@ fn a_finished_turn_is_drafted_at_once_and_committed_after_its_silence() {
 }
 
 #[test]
+fn a_pause_is_recognised_when_its_score_is_worth_it() {
+    let mut m = machine();
+    run(&mut m, &[(100, started(50))]);
+    assert_eq!(m.handle(&paused(2000), ms(2160)), [Action::Score { pause: 1 }]);
+    assert_eq!(m.handle(&scored(1, 0.9), ms(2220)), [Action::Transcribe { pause: 1 }]);
+    m.handle(&started(2300), ms(2360));
+    m.handle(&paused(4000), ms(4160));
+    assert_eq!(m.handle(&scored(2, 0.05), ms(4220)), [], "a breath: the caller is likely to go on");
+    assert_eq!(m.next_tick(), Some(ms(4400)));
+    assert_eq!(m.handle(&Input::Tick, ms(4400)), [Action::Transcribe { pause: 2 }]);
+    m.handle(&started(4500), ms(4560));
+    m.handle(&paused(6000), ms(6160));
+    let silent = Input::Scored { pause: 3, probability: None };
+    assert_eq!(m.handle(&silent, ms(6200)), [Action::Transcribe { pause: 3 }], "no score, no saving");
+}
+
+#[test]
 fn an_unfinished_turn_gets_the_time_of_a_thinking_pause() {
     let mut m = machine();
     run(&mut m, &[(100, started(50)), (2160, paused(2000)), (2250, scored(1, 0.05))]);

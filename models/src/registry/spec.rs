@@ -81,9 +81,13 @@ pub struct WhisperSpec {
 pub struct LlamaSpec {
     /// The GGUF weights.
     pub model: PathBuf,
-    /// Threads of one step.
+    /// Threads of a step of several tokens: a prompt, or many sequences.
     #[serde(default = "one")]
     pub threads: usize,
+    /// Threads of a step of a single token; 0 is as many as `threads`. A small model moves its token no
+    /// faster on two cores than on one, and pays for both.
+    #[serde(default)]
+    pub decode_threads: usize,
     /// Layers computed on the GPU, in a build with the `cuda` feature. All of them by default.
     #[serde(default = "all_layers")]
     pub gpu_layers: u32,

@@ -36,6 +36,7 @@ pub fn whisper(file: &str, threads: usize) -> AsrSpec {
 
 pub fn llama(file: &str, threads: usize) -> LlamaSpec {
     LlamaSpec {
+        decode_threads: 0,
         model: weights(file),
         threads,
         gpu_layers: 999,

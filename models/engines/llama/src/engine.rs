@@ -81,13 +81,14 @@ impl Llama {
         // The context borrows the model, and both live as long as the process: there is one of each.
         let model: &'static LlamaModel = Box::leak(Box::new(model));
         let threads = i32::try_from(spec.threads.max(1)).unwrap_or(1);
+        let alone = i32::try_from(spec.decode_threads).ok().filter(|&n| n > 0).unwrap_or(threads);
         let batch = u32::try_from(BATCH_TOKENS).unwrap_or(512);
         let parameters = LlamaContextParams::default()
             .with_n_ctx(NonZeroU32::new(spec.cache()))
             .with_n_seq_max(spec.sequences + KEEPERS)
             .with_n_batch(batch)
             .with_n_ubatch(batch)
-            .with_n_threads(threads)
+            .with_n_threads(alone)
             .with_n_threads_batch(threads)
             // Shares a common prefix instead of storing it twice. With it and flash attention (llama.cpp's own
             // choice on a CPU) a sequence's text does not depend on who else is in the batch, as long as a
