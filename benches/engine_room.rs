@@ -1,0 +1,209 @@
+//! What the small parts cost that run for every session all the time: sound, VAD, turn decision, scheduling, lanes.
+//!
+//! `cargo bench --bench engine_room`, or with a name's part at its end for some of it. Weights are found as Viva
+//! finds them; where one is missing its measure is left out with a word. The large engines are measured by
+//! `load` and by `models/tests/engines_measure.rs`, since they live in processes of their own.
+
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use viva_actors::gpu::policy::{Candidate, SeqView, grant, plan_step};
+use viva_actors::lane::Lane;
+use viva_actors::turn::{Input, TurnConfig, TurnMachine};
+use viva_actors::types::MediaTime;
+use viva_models::audio::{LISTEN_RATE, Resampler, SPEAK_RATE, decode_file};
+use viva_models::enhance::{Limiter, RnNoise, RnNoise16, Voice};
+use viva_models::fetch::models_dir;
+use viva_models::turn::SmartTurn;
+use viva_models::vad::Silero;
+use viva_models::{Denoiser, SeqId, TurnDetector, VAD_WINDOW, Vad, VadJob, VadState};
+
+/// Five seconds of a candidate, seen from the package, where cargo starts benchmarks.
+const ANSWER: &str = "tests/data/answers/finance-excel.opus";
+/// Sessions that want a step of the language model at once: the largest batch the scheduler is meant for.
+const SEQUENCES: u32 = 64;
+
+/// Real speech at this rate: what silence costs would flatter every measure.
+fn speech(rate: u32) -> Vec<f32> {
+    let answer = decode_file(ANSWER.as_ref(), 30).expect("the answers lie in the repository");
+    answer.resampled(rate).expect("the rates used here are all accepted")
+}
+
+/// Hands out one chunk of `samples` after another, forever.
+fn chunks(samples: &[f32], length: usize) -> impl Iterator<Item = &[f32]> {
+    samples.chunks_exact(length).cycle()
+}
+
+fn weights(file: &str) -> Option<PathBuf> {
+    let path = models_dir().join(file);
+    if !path.is_file() {
+        eprintln!("left out: {file} is missing; run: viva models pull");
+        return None;
+    }
+    Some(path)
+}
+
+fn resampler(c: &mut Criterion) {
+    let mut group = c.benchmark_group("resampler, 20 ms");
+    // Browser to ears, WebSocket to ears, Piper to the exit chain.
+    for (from, to) in [(48_000, LISTEN_RATE), (SPEAK_RATE, LISTEN_RATE), (22_050, SPEAK_RATE)] {
+        let samples = speech(from);
+        let mut chunks = chunks(&samples, from as usize / 50);
+        let mut resampler = Resampler::new(from, to).expect("these rates are accepted");
+        let mut out = Vec::with_capacity(to as usize);
+        group.bench_function(format!("{from} to {to}"), |b| {
+            b.iter(|| {
+                out.clear();
+                resampler.process(chunks.next().unwrap_or_default(), &mut out);
+                black_box(out.len())
+            });
+        });
+    }
+}
+
+fn exit_chain(c: &mut Criterion) {
+    let mut group = c.benchmark_group("exit, 20 ms");
+    let samples = speech(SPEAK_RATE);
+    let mut out = Vec::with_capacity(SPEAK_RATE as usize);
+    let mut pieces = chunks(&samples, SPEAK_RATE as usize / 50);
+    // Turned up by 12 dB, so that the limiter has work.
+    let mut voice = Voice::new(SPEAK_RATE, 4.0);
+    group.bench_function("voice chain", |b| {
+        b.iter(|| {
+            out.clear();
+            voice.process(pieces.next().unwrap_or_default(), &mut out);
+            black_box(out.len())
+        });
+    });
+    let mut limiter = Limiter::new(SPEAK_RATE, 0.25);
+    group.bench_function("limiter alone", |b| {
+        b.iter(|| {
+            let piece = pieces.next().unwrap_or_default();
+            black_box(piece.iter().filter_map(|&sample| limiter.process(sample)).sum::<f32>())
+        });
+    });
+}
+
+fn denoiser(c: &mut Criterion) {
+    let mut group = c.benchmark_group("RNNoise, 10 ms");
+    let engines: [(&str, Box<dyn Denoiser>); 2] =
+        [("at 48 kHz", Box::new(RnNoise::new())), ("at 16 kHz, resampled", Box::new(RnNoise16::new()))];
+    for (name, mut engine) in engines {
+        let samples = speech(engine.sample_rate());
+        let mut frames = chunks(&samples, engine.frame());
+        let mut frame = vec![0.0; engine.frame()];
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                frame.copy_from_slice(frames.next().unwrap_or_default());
+                engine.process(&mut frame);
+                black_box(frame[0])
+            });
+        });
+    }
+}
+
+fn vad(c: &mut Criterion) {
+    let (Some(model), Some(runtime)) = (weights("vad/silero_vad.onnx"), weights("ort/libonnxruntime.so"))
+    else {
+        return;
+    };
+    let mut silero = Silero::open(&model, &runtime).expect("weights that lie there open");
+    let samples = speech(LISTEN_RATE);
+    let windows: Vec<[f32; VAD_WINDOW]> =
+        samples.chunks_exact(VAD_WINDOW).filter_map(|w| w.try_into().ok()).collect();
+    let mut group = c.benchmark_group("Silero, one window (32 ms) of each");
+    for sessions in [1, 8, 64] {
+        let job =
+            |i: usize| VadJob { state: VadState::default(), window: Box::new(windows[i % windows.len()]) };
+        let mut batch: Vec<VadJob> = (0..sessions).map(job).collect();
+        let mut probabilities = Vec::with_capacity(sessions);
+        group.throughput(Throughput::Elements(sessions as u64));
+        group.bench_function(BenchmarkId::from_parameter(sessions), |b| {
+            b.iter(|| silero.detect(&mut batch, &mut probabilities).expect("Silero takes any window"));
+        });
+    }
+}
+
+fn turn(c: &mut Criterion) {
+    let mut group = c.benchmark_group("end of turn");
+    // From speech to a committed reply: two pauses, the first of them a thought.
+    let ms = MediaTime::from_ms;
+    let script = [
+        (100, Input::SpeechStarted { at: ms(50) }),
+        (2_160, Input::SpeechPaused { at: ms(2_000) }),
+        (2_250, Input::Scored { pause: 1, probability: Some(0.2) }),
+        (2_400, Input::Heard { pause: 1, text: "I think the hardest part was".into(), confidence: 0.9 }),
+        (2_900, Input::SpeechStarted { at: ms(2_850) }),
+        (5_160, Input::SpeechPaused { at: ms(5_000) }),
+        (5_250, Input::Scored { pause: 2, probability: Some(0.95) }),
+        (5_400, Input::Heard { pause: 2, text: "keeping both copies in sync.".into(), confidence: 0.9 }),
+        (5_700, Input::Tick),
+    ];
+    group.bench_function("turn machine, a turn of nine inputs", |b| {
+        b.iter_batched_ref(
+            || TurnMachine::new(TurnConfig::default()),
+            |machine| script.iter().map(|(at, input)| machine.handle(input, ms(*at)).len()).sum::<usize>(),
+            BatchSize::SmallInput,
+        );
+    });
+    let (Some(model), Some(runtime)) =
+        (weights("turn/smart-turn-v3.2-cpu.onnx"), weights("ort/libonnxruntime.so"))
+    else {
+        return;
+    };
+    let mut detector = SmartTurn::open(&model, &runtime, 1).expect("weights that lie there open");
+    let heard: [Arc<[f32]>; 1] = [speech(LISTEN_RATE).into()];
+    group.sample_size(20); // 0.1 s each
+    group.bench_function("smart-turn, one thread", |b| {
+        b.iter(|| detector.score(&heard).expect("smart-turn takes any speech"));
+    });
+}
+
+fn policy(c: &mut Criterion) {
+    let mut group = c.benchmark_group("scheduler");
+    let links = [2, 2, 1, 1, 0, 1];
+    let candidates = links.iter().enumerate().map(|(link, &cores)| Candidate {
+        link,
+        deadline_us: (link as u64 * 7_919) % 6_000,
+        speculative: link % 3 == 2,
+        cores,
+    });
+    let candidates: Vec<Candidate> = candidates.collect();
+    group.bench_function("grant, 6 engines with work", |b| {
+        b.iter_batched_ref(|| candidates.clone(), |all| grant(all, 2, 2), BatchSize::SmallInput);
+    });
+    // Every fourth brings a prompt, every fifth may be for nothing.
+    let view = |seq: u32| SeqView {
+        seq: SeqId(seq),
+        left: if seq.is_multiple_of(4) { 150 } else { 0 },
+        deadline_us: (u64::from(seq) * 7_919) % 50_000,
+        speculative: seq.is_multiple_of(5),
+        suspect: false,
+    };
+    let sequences: Vec<SeqView> = (0..SEQUENCES).map(view).collect();
+    group.bench_function("plan_step, 64 sequences", |b| {
+        b.iter_batched_ref(|| sequences.clone(), |all| plan_step(all), BatchSize::SmallInput);
+    });
+}
+
+fn lane(c: &mut Criterion) {
+    let mut group = c.benchmark_group("lane");
+    let lane: Lane<u64> = Lane::new(64);
+    lane.attach(Box::new(|| ()));
+    group.bench_function("push, answer, pop", |b| {
+        b.iter(|| {
+            lane.push(black_box(7)).expect("it was emptied in the round before");
+            lane.answer();
+            black_box(lane.pop())
+        });
+    });
+    let full: Lane<u64> = Lane::new(64);
+    group.bench_function("push into a full one, dropping the oldest", |b| {
+        b.iter(|| full.push_latest(black_box(7)));
+    });
+}
+
+criterion_group!(engine_room, resampler, exit_chain, denoiser, vad, turn, policy, lane);
+criterion_main!(engine_room);
