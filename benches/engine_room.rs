@@ -7,6 +7,7 @@
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use viva_actors::gpu::policy::{Candidate, SeqView, grant, plan_step};
@@ -205,5 +206,14 @@ fn lane(c: &mut Criterion) {
     });
 }
 
-criterion_group!(engine_room, resampler, exit_chain, denoiser, vad, turn, policy, lane);
+/// Two seconds each are plenty for parts that take microseconds; the whole then takes under a minute.
+fn brief() -> Criterion {
+    Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2))
+}
+
+criterion_group! {
+    name = engine_room;
+    config = brief();
+    targets = resampler, exit_chain, denoiser, vad, turn, policy, lane
+}
 criterion_main!(engine_room);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use serde::Serialize;
-use sysinfo::{MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+use sysinfo::{MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
 use viva::lab::processes::{ProcessTree, Usage};
 
 /// What a reader must know to compare figures.
@@ -99,7 +99,7 @@ impl Watching {
 
 fn processes() -> System {
     let mut system = System::new();
-    let kind = ProcessRefreshKind::nothing().with_cpu().without_tasks();
+    let kind = ProcessRefreshKind::nothing().with_cpu().with_exe(UpdateKind::Always).without_tasks();
     system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
     system
 }
@@ -108,12 +108,18 @@ fn cpu_s(process: &sysinfo::Process) -> f64 {
     process.accumulated_cpu_time() as f64 / 1000.0
 }
 
+/// The program's name; the kernel's own is cut at 15 bytes, in the middle of "viva-engine-llama".
+fn name(process: &sysinfo::Process) -> String {
+    let program = process.exe().and_then(|exe| exe.file_name()).unwrap_or(process.name());
+    program.to_string_lossy().trim_end_matches(" (deleted)").to_owned()
+}
+
 /// The server and its engines, which are its direct children.
 fn family(root: Pid) -> Vec<Part> {
     let system = processes();
     let of_it = |process: &&sysinfo::Process| process.pid() == root || process.parent() == Some(root);
     let part = |process: &sysinfo::Process| Part {
-        name: process.name().to_string_lossy().into_owned(),
+        name: name(process),
         pid: process.pid(),
         cpu_s_before: cpu_s(process),
     };

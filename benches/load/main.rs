@@ -197,8 +197,9 @@ impl Target<'_> {
         let order = order(&scenario.scripts, turns, &mut dice);
         let begin = Instant::now();
         if self.args.warm_up > 0 {
+            // The last ones, so that what is counted first was not just said.
             let first: Vec<&Script> =
-                order.iter().copied().cycle().take(self.args.warm_up as usize).collect();
+                order.iter().rev().copied().cycle().take(self.args.warm_up as usize).collect();
             let warm = self.call(usize::MAX, begin, &first, &mut dice, &mut |_| ()).await;
             ensure!(warm.broken.is_none(), "the first call broke: {}", warm.broken.unwrap_or_default());
         }
