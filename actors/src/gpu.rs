@@ -93,6 +93,8 @@ pub struct EngineStatus {
     pub restarts: u64,
     /// Its process, where it is one.
     pub pid: Option<u32>,
+    /// Why it could not be opened, after all attempts.
+    pub refused: Option<EngineError>,
 }
 
 /// What the scheduler is told.
@@ -197,7 +199,13 @@ impl Statuses {
     pub fn read(&self) -> Vec<EngineStatus> {
         let list = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         list.iter()
-            .map(|(kind, s)| EngineStatus { kind, up: s.up(), restarts: s.restarts(), pid: s.pid() })
+            .map(|(kind, s)| EngineStatus {
+                kind,
+                up: s.up(),
+                restarts: s.restarts(),
+                pid: s.pid(),
+                refused: s.refused(),
+            })
             .collect()
     }
 }

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use viva_actors::gpu::Engines;
 use viva_actors::root::{Limits, Viva};
 use viva_actors::testkit;
+use viva_models::EngineError;
 use viva_models::registry::find_binary;
 
 use crate::config::{Config, Flags};
@@ -149,19 +150,31 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// Says where we are once the engines are up; fails when they do not come up at all.
 async fn announce(app: &App, address: SocketAddr) -> anyhow::Result<()> {
     let ready = async {
-        while !app.viva.readiness().ready {
+        loop {
+            let readiness = app.viva.readiness();
+            if readiness.ready {
+                return Ok(());
+            }
+            if let Some((kind, why)) =
+                readiness.engines.iter().find_map(|e| Some((e.kind, e.refused.as_ref()?)))
+            {
+                return Err(cannot_open(kind, why));
+            }
             tokio::time::sleep(READY_CHECK).await;
         }
     };
-    if tokio::time::timeout(READY_WITHIN, ready).await.is_err() {
-        let engines = app.viva.readiness().engines;
-        let down: Vec<&str> = engines.iter().filter(|e| !e.up).map(|e| e.kind).collect();
-        bail!(
-            "not ready within {} s; these engines did not come up: {}; the log says why, and viva doctor \
-             what to do",
-            READY_WITHIN.as_secs(),
-            down.join(", ")
-        );
+    match tokio::time::timeout(READY_WITHIN, ready).await {
+        Ok(ready) => ready?,
+        Err(_) => {
+            let engines = app.viva.readiness().engines;
+            let down: Vec<&str> = engines.iter().filter(|e| !e.up).map(|e| e.kind).collect();
+            bail!(
+                "not ready within {} s; these engines did not come up: {}; the log says why, and viva doctor \
+                 what to do",
+                READY_WITHIN.as_secs(),
+                down.join(", ")
+            );
+        }
     }
     let mut out = std::io::stdout().lock();
     // Whoever closed our standard output does not want to know.
@@ -169,6 +182,18 @@ async fn announce(app: &App, address: SocketAddr) -> anyhow::Result<()> {
     writeln!(out, "open http://{address}/ in a browser, allow the microphone, and say hello").ok();
     out.flush().ok();
     Ok(())
+}
+
+/// What is wrong and what to do about it. An engine that was refused at the start stays so: a server that
+/// goes on without it could take nobody.
+fn cannot_open(kind: &str, why: &EngineError) -> anyhow::Error {
+    match why {
+        EngineError::Invalid(why) => anyhow!(
+            "the {kind} engine cannot be opened: {why}; where a file is damaged, viva models verify names it \
+             and viva models pull brings it again"
+        ),
+        other => anyhow!("the {kind} engine does not start: {other}; run: viva doctor"),
+    }
 }
 
 /// Ends with the first SIGTERM or Ctrl-C.

@@ -7,9 +7,9 @@
 //! next caller does not pay for it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use viva_models::registry::Opened;
@@ -33,6 +33,11 @@ const OPEN_ATTEMPTS: u32 = 5;
 /// Pause before the second attempt to open an engine; doubles with each.
 const OPEN_PAUSE: Duration = Duration::from_millis(100);
 
+/// Pause after which an engine that could not be opened is tried again while nobody works: no caller is let
+/// in while it is down, so none of their work would do it. Loading large weights in vain costs some seconds
+/// of a core.
+const REOPEN_AFTER: Duration = Duration::from_secs(10);
+
 /// Deaths of its engine after which a piece of work fails.
 const STRIKES_MAX: u8 = 2;
 
@@ -42,6 +47,7 @@ pub struct LinkStatus {
     up: AtomicBool,
     restarts: AtomicU64,
     pid: AtomicU32,
+    refused: Mutex<Option<EngineError>>,
 }
 
 impl LinkStatus {
@@ -60,7 +66,17 @@ impl LinkStatus {
         Some(self.pid.load(Ordering::Relaxed)).filter(|&p| p != 0)
     }
 
+    /// Why it could not be opened, after all attempts; nothing while it is up or still being tried.
+    pub fn refused(&self) -> Option<EngineError> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_refused(&self, error: Option<EngineError>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
     pub(super) fn set_up(&self, pid: Option<u32>) {
+        self.set_refused(None);
         self.pid.store(pid.unwrap_or(0), Ordering::Relaxed);
         self.up.store(true, Ordering::Release);
     }
@@ -76,12 +92,14 @@ pub(super) struct Held<T: ?Sized> {
     stage: Stage,
     opener: Opener<T>,
     opened: Option<Opened<T>>,
+    /// When all attempts to open it had failed.
+    gave_up: Option<Instant>,
     status: Arc<LinkStatus>,
 }
 
 impl<T: ?Sized> Held<T> {
     pub(super) fn new(stage: Stage, opener: Opener<T>, status: Arc<LinkStatus>) -> Self {
-        Self { stage, opener, opened: None, status }
+        Self { stage, opener, opened: None, gave_up: None, status }
     }
 
     /// The engine, opened if it is not.
@@ -98,6 +116,8 @@ impl<T: ?Sized> Held<T> {
                 }
                 Err(error) if attempt >= OPEN_ATTEMPTS || matches!(error, EngineError::Invalid(_)) => {
                     tracing::error!(stage = self.stage.name(), %error, "engine cannot be opened");
+                    self.status.set_refused(Some(error.clone()));
+                    self.gave_up = Some(Instant::now());
                     return Err(error);
                 }
                 Err(error) => {
@@ -120,8 +140,13 @@ impl<T: ?Sized> Held<T> {
         }
     }
 
-    /// Opens the engine again if its process is gone. Returns whether it was.
+    /// Opens the engine again if its process is gone, or if it could not be opened a while ago. Returns
+    /// whether what was known of it is void.
     pub(super) fn check(&mut self) -> bool {
+        if self.opened.is_none() && self.gave_up.is_some_and(|at| at.elapsed() >= REOPEN_AFTER) {
+            // The error was logged, and this comes round again.
+            return self.get().is_ok();
+        }
         let gone = self.opened.as_ref().and_then(|o| o.pid).is_some_and(|pid| !process_lives(pid));
         if gone {
             self.bury(&EngineError::Unavailable("its process ended while idle".into()));
