@@ -16,7 +16,7 @@ export VIVA_NODE_MODULES ?= $(CACHE)/node/node_modules
 export NODE_PATH ?= $(VIVA_NODE_MODULES)
 
 PROFILE ?= default
-LISTEN ?= 127.0.0.1:8080
+LISTEN ?= 127.0.0.1:8790
 VIVA := $(CARGO_TARGET_DIR)/release/viva
 # One command line for the engines everywhere: cargo unifies features over what it builds together, and
 # another set would compile llama.cpp and whisper.cpp again.
@@ -27,7 +27,7 @@ ENGINES := -p viva-engine-whisper -p viva-engine-llama -p viva-engine-piper
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: setup engines build weights ## prepare everything, then serve (PROFILE=default LISTEN=127.0.0.1:8080)
+run: setup engines build weights ## prepare everything, then serve (PROFILE=default LISTEN=127.0.0.1:8790)
 	@echo; echo "  Viva starts. Open http://$(LISTEN)/ in a browser and click the microphone. Ctrl-C ends it."; echo
 	@exec $(VIVA) serve --listen $(LISTEN) --profile $(PROFILE)
 

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use viva_models::asr::agreement::Agreement;
 use viva_models::audio::LISTEN_RATE;
 use viva_models::{AsrJob, Cancel, EngineError, Transcription};
 
@@ -59,6 +60,8 @@ pub struct Memory {
     open: bool,
     /// Words that are final.
     frozen: String,
+    /// Words that two hypotheses agree on: what the client has been shown.
+    agreed: Agreement,
     /// Words of the window as last recognised, and up to which sample of it.
     latest: Option<(String, usize)>,
 }
@@ -263,10 +266,18 @@ impl State {
         if text.is_empty() {
             return;
         }
-        let all = joined(&memory.frozen, text);
-        let delta = all[memory.frozen.len()..].to_owned();
-        memory.frozen = all;
-        self.args.reporter.tell(Report::Words { delta });
+        memory.frozen = joined(&memory.frozen, text);
+        // Final words are agreed on, whatever the next hypothesis says.
+        let frozen = memory.frozen.clone();
+        let mut delta = memory.agreed.push(&frozen);
+        delta.push_str(&memory.agreed.push(&frozen));
+        self.tell_words(delta);
+    }
+
+    fn tell_words(&self, delta: String) {
+        if !delta.is_empty() {
+            self.args.reporter.tell(Report::Words { delta });
+        }
     }
 
     /// Makes the older words of a long window final while the caller speaks on.
@@ -303,7 +314,10 @@ impl State {
                 let text = {
                     let mut memory = lock(&self.args.memory);
                     memory.latest = Some((heard.text.clone(), r.samples));
-                    joined(&memory.frozen, &heard.text)
+                    let text = joined(&memory.frozen, &heard.text);
+                    let delta = memory.agreed.push(&text);
+                    self.tell_words(delta);
+                    text
                 };
                 self.args.reporter.tell(Report::Heard {
                     pause,

@@ -3,8 +3,8 @@
 //! *Input:* draft requests from the RAG stage's lane; tokens from the scheduler. *Output:* clauses into the
 //! lane of the TTS stage; what was written to the session. *Bound:* one text at a time, its length bounded by
 //! the sampling's token limit; clauses that find the lane full wait here, at most one reply's worth.
-//! *On a crash:* the session discards the draft and orders it again; of a reply that is being heard
-//! already, what was written is spoken to its end.
+//! *On a crash:* a draft of which nothing is written is ordered again; of one that has begun, what
+//! was written is spoken and the reply ends there.
 
 use std::collections::VecDeque;
 
@@ -41,8 +41,8 @@ const DUE_MS: u64 = 300;
 /// Tokens that may wait to be read: as many as the longest reply has.
 pub const TOKENS_LANE: usize = 4096;
 
-/// Clauses that may wait to be spoken.
-pub const CLAUSES_LANE: usize = 16;
+/// Clauses that may wait to be spoken: the longest reply there may be has fewer (4096 tokens, a dozen a clause).
+pub const CLAUSES_LANE: usize = 512;
 
 /// A piece of the reply to speak.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,7 +194,7 @@ impl State {
             GenEvent::Token(piece) => {
                 if !writing.first_token {
                     writing.first_token = true;
-                    self.args.reporter.tell(Report::FirstToken { epoch });
+                    self.args.reporter.tell(Report::FirstToken { epoch, begun: writing.begun });
                 }
                 let clauses = writing.splitter.push(&piece);
                 self.clauses(epoch, clauses, false);

@@ -217,6 +217,8 @@ impl Actor for Session {
         tracing::error!(session = %state.id, stage = stage.name(), %reason, "a stage died");
         if *times > RESTARTS_MAX {
             let reason = format!("the {} stage died {RESTARTS_MAX} times", stage.name());
+            let message = format!("{reason}; this session ends, please start a new one");
+            state.log(SessionEvent::Trouble { code: "session_failed".into(), message });
             state.log(SessionEvent::Ended { reason: reason.clone() });
             me.stop(Some(reason));
             return Ok(());

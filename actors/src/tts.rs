@@ -2,10 +2,9 @@
 //!
 //! *Input:* clauses from the LLM stage's lane. *Output:* samples, with a mark at the end of each clause, into
 //! the lane of the enhancer. *Bound:* one clause at a time, and none while [`AHEAD_MS`] of speech wait to be
-//! played. *On a crash:* the clause being spoken lives in the session's [`Current`], so the next stage speaks
-//! it again if none of it was handed on.
+//! played. *On a crash:* the clause being spoken lives in the session's [`Current`]; the next
+//! stage goes on with what of it was not handed on.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,7 +43,17 @@ pub enum Speech {
 }
 
 /// The clause being spoken. Belongs to the session, so that it outlives the stage.
-pub type Current = Arc<Mutex<Option<Clause>>>;
+pub type Current = Arc<Mutex<Speaking>>;
+
+/// A clause and how far it has come.
+#[derive(Debug, Default)]
+pub struct Speaking {
+    clause: Option<Clause>,
+    /// Samples handed on.
+    delivered: usize,
+    /// Counts the orders to speak: what an older order still makes is not handed on.
+    order: u64,
+}
 
 /// What the stage is started with.
 pub struct Args {
@@ -92,10 +101,9 @@ pub struct State {
     aloud: bool,
     running: Option<(Epoch, Cancel)>,
     void: Epoch,
-    delivered: Arc<AtomicU64>,
 }
 
-fn current(cell: &Current) -> std::sync::MutexGuard<'_, Option<Clause>> {
+fn current(cell: &Current) -> std::sync::MutexGuard<'_, Speaking> {
     cell.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -108,13 +116,7 @@ impl Actor for Tts {
         args.clauses.attach(Box::new(move || {
             me.cast(Msg::Doorbell).ok();
         }));
-        Ok(State {
-            args,
-            aloud: true,
-            running: None,
-            void: Epoch::default(),
-            delivered: Arc::new(AtomicU64::new(0)),
-        })
+        Ok(State { args, aloud: true, running: None, void: Epoch::default() })
     }
 
     async fn handle(&self, me: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
@@ -147,7 +149,9 @@ impl State {
         {
             cancel.cancel();
             self.running = None;
-            *current(&self.args.current) = None;
+            let mut current = current(&self.args.current);
+            current.clause = None;
+            current.order += 1;
         }
     }
 
@@ -156,7 +160,7 @@ impl State {
             return;
         }
         self.running = None;
-        let Some(clause) = current(&self.args.current).take() else { return };
+        let Some(clause) = current(&self.args.current).clause.take() else { return };
         match result {
             Ok(_) => self.end_of(clause),
             Err(EngineError::Cancelled) => {}
@@ -190,24 +194,24 @@ impl State {
             }
             let ahead = self.args.frames.len() as u64 * FRAME_MS;
             let mut held = current(&self.args.current);
-            if held.is_none() {
+            if held.clause.is_none() {
                 if self.args.clauses.is_empty() {
                     return true;
                 }
                 if ahead >= AHEAD_MS || self.args.speech.len() > SPEECH_LANE / 2 {
                     return false;
                 }
-                *held = self.args.clauses.pop();
-                self.delivered.store(0, Ordering::Release);
+                held.clause = self.args.clauses.pop();
+                held.delivered = 0;
             }
-            let Some(clause) = held.clone() else { return true };
+            let Some(clause) = held.clause.clone() else { return true };
             if clause.epoch <= self.void {
-                *held = None;
+                held.clause = None;
                 continue;
             }
             drop(held);
             if clause.text.is_empty() || !self.aloud {
-                *current(&self.args.current) = None;
+                current(&self.args.current).clause = None;
                 self.end_of(clause);
                 continue;
             }
@@ -217,15 +221,19 @@ impl State {
 
     fn speak(&mut self, clause: &Clause, ahead_ms: u64, me: &ActorRef<Msg>) {
         let epoch = clause.epoch;
-        let (speech, delivered) = (self.args.speech.clone(), Arc::clone(&self.delivered));
-        // After an engine's death the clause is spoken anew: what was handed on already is skipped.
-        let mut skip = delivered.load(Ordering::Acquire) as usize;
+        let (speech, cell) = (self.args.speech.clone(), Arc::clone(&self.args.current));
+        // A stage that was started anew speaks the clause anew: what its predecessor handed on is skipped,
+        // and what the predecessor's order still makes is not handed on any more.
+        let (order, delivered) = {
+            let mut current = current(&cell);
+            current.order += 1;
+            (current.order, current.delivered)
+        };
         let sink = Box::new(move |samples: &[f32], rate: u32| {
-            let fresh = &samples[skip.min(samples.len())..];
-            skip -= skip.min(samples.len());
-            if !fresh.is_empty() {
-                delivered.fetch_add(fresh.len() as u64, Ordering::AcqRel);
-                speech.push_latest(Speech::Samples(epoch, fresh.to_vec(), rate));
+            let mut current = current(&cell);
+            if current.order == order {
+                current.delivered += samples.len();
+                speech.push_latest(Speech::Samples(epoch, samples.to_vec(), rate));
             }
         });
         let me = me.clone();
@@ -237,8 +245,11 @@ impl State {
             style: self.args.style.clone(),
             language: Some(self.args.language.clone()),
         };
-        let cancel =
-            self.args.submitter.submit(Job::Tts { job, sink, reply }, within(DUE_MS + ahead_ms), false);
+        let cancel = self.args.submitter.submit(
+            Job::Tts { job, sink, delivered, reply },
+            within(DUE_MS + ahead_ms),
+            false,
+        );
         self.running = Some((epoch, cancel));
     }
 }

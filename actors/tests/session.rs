@@ -220,7 +220,25 @@ async fn every_stage_may_die_while_we_speak() {
         caller.ports.control.cast(SessionMsg::Panic(stage)).unwrap();
         let (outcome, heard) = caller.ended().await;
         assert_eq!((outcome, heard.as_str()), (Outcome::Completed, REPLY), "{stage:?}");
+        let expected = REPLY.len() * 60 / 20;
+        assert!(caller.voice.abs_diff(expected) <= 5, "{stage:?}: {} frames for {expected}", caller.voice);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voice_stage_that_dies_in_mid_clause_says_nothing_twice() {
+    let faults = Arc::new(Faults::default());
+    let slow = Costs { tts_ms: 400, ..Costs::FREE };
+    let room = Room::with(engines(slow, REPLY, &faults), faults, 4).await;
+    let mut caller = room.caller().await;
+    caller.speak(900).await;
+    caller.wait("the first clause", |e| matches!(e, SessionEvent::ReplyText { .. }).then_some(())).await;
+    caller.send(false, 100).await;
+    caller.ports.control.cast(SessionMsg::Panic(Stage::Tts)).unwrap();
+    let (outcome, heard) = caller.ended().await;
+    assert_eq!((outcome, heard.as_str()), (Outcome::Completed, REPLY));
+    let expected = REPLY.len() * 60 / 20;
+    assert!(caller.voice.abs_diff(expected) <= 5, "{} frames for {expected}", caller.voice);
 }
 
 #[tokio::test(flavor = "multi_thread")]

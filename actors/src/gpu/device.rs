@@ -335,11 +335,19 @@ pub(super) fn run_asr(held: &mut Held<dyn Asr>, batch: Vec<Work>) -> Option<(Vec
 
 pub(super) fn run_tts(held: &mut Held<dyn Tts>, batch: Vec<Work>) -> Option<(Vec<Work>, EngineError)> {
     for_each_alone(batch, |mut work| {
-        let Job::Tts { job, sink, .. } = &mut work.job else { return None };
+        let Job::Tts { job, sink, delivered, .. } = &mut work.job else { return None };
         let started = Instant::now();
+        let mut made = 0;
         let result = held.call(|tts| {
             let rate = tts.sample_rate();
-            tts.speak(job, &work.cancel, &mut |samples| sink(samples, rate))
+            tts.speak(job, &work.cancel, &mut |samples| {
+                let skip = delivered.saturating_sub(made).min(samples.len());
+                made += samples.len();
+                if skip < samples.len() {
+                    *delivered = made;
+                    sink(&samples[skip..], rate);
+                }
+            })
         });
         if let Err(error @ EngineError::Unavailable(_)) = result {
             return Some((work, error));

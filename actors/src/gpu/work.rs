@@ -73,6 +73,8 @@ pub enum Job {
         job: TtsJob,
         /// Gets the samples, at the rate given to it.
         sink: SpeechSink,
+        /// Samples handed over already: a second attempt after the engine's death skips them.
+        delivered: usize,
         /// Told at the end.
         reply: Reply<()>,
     },

@@ -9,8 +9,8 @@
 //! | Vad | mic lane, "was speaking" | recurrent state | nothing |
 //! | Asr | lane, the turn's audio and words | the recognition under way; it is ordered again | a later answer |
 //! | Rag | – | the request under way; it is ordered again | a later answer |
-//! | Llm | draft lane | the text under way: a draft is ordered again; of a reply being heard, the rest | a later answer; a reply that ends early |
-//! | Tts | clause lane, the clause being spoken | nothing | a short pause at most |
+//! | Llm | draft lane | the text under way: ordered again if nothing of it is written, else what is written is the reply | a later answer; a shorter one |
+//! | Tts | clause lane, the clause being spoken and how far | nothing | a short pause at most |
 //! | Enhancer | speech lane | filter state, up to 20 ms of sound | nothing |
 //!
 //! A stage may die [`RESTARTS_MAX`] times in a session; after that the session ends with an error.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use viva_models::Role;
+use viva_models::{Begun, Role};
 
 use crate::conversation::{Item, Place};
 use crate::event::{ItemId, Outcome, SessionEvent, TurnMetrics, Usage};
@@ -26,6 +26,7 @@ pub(super) struct Reply {
     /// Clauses written, in order.
     clauses: Vec<String>,
     usage: Option<Usage>,
+    begun: Option<Begun>,
     complete: bool,
     failed: Option<String>,
     /// Clauses spoken before the commit, with their length.
@@ -68,8 +69,8 @@ impl Reply {
             first_sentence_ms: after(marks.first_clause),
             first_audio_ms: after(marks.first_audio),
             voice_to_voice_ms: after(marks.audible),
-            prompt_tokens: self.usage.map_or(0, |u| u.input),
-            reused_tokens: self.usage.map_or(0, |u| u.cached),
+            prompt_tokens: self.begun.map_or(0, |b| b.prompt_tokens),
+            reused_tokens: self.begun.map_or(0, |b| b.reused_tokens),
             discarded_drafts: self.discarded,
         }
     }
@@ -109,6 +110,7 @@ impl State {
             committed: false,
             clauses: Vec::new(),
             usage: None,
+            begun: None,
             complete: true,
             failed: None,
             drafted: Vec::new(),
@@ -148,8 +150,11 @@ impl State {
             return;
         }
         // Some of it is on its way to be heard: it ends there.
+        (reply.usage, reply.complete) = (Some(Usage::default()), false);
         let epoch = reply.epoch;
-        self.reply_failed(epoch, "the rest of the reply was lost with its stage".into());
+        let last = llm::Clause { epoch, text: String::new(), last: true };
+        self.graph.tts.cast(tts::Msg::Append(last)).ok();
+        self.end_if_silent(epoch);
     }
 
     fn void(&mut self, epoch: Epoch) {
@@ -263,8 +268,9 @@ impl State {
     /// What the stages and the playout say of a reply.
     pub(super) fn reply_report(&mut self, report: Report) {
         match report {
-            Report::FirstToken { epoch } => {
+            Report::FirstToken { epoch, begun } => {
                 if let Some(reply) = self.of(epoch) {
+                    reply.begun = begun;
                     reply.marks.first_token.get_or_insert_with(Instant::now);
                     let asked = reply.marks.asked;
                     metrics::histogram!(m::TTFT_MS).record(m::ms(asked.elapsed()));

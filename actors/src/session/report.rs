@@ -1,6 +1,7 @@
 //! What the stages and the playout tell their session.
 
 use ractor::ActorRef;
+use viva_models::Begun;
 
 use crate::event::Usage;
 use crate::metrics as m;
@@ -55,6 +56,8 @@ pub enum Report {
     FirstToken {
         /// Which reply.
         epoch: Epoch,
+        /// What its prompt cost.
+        begun: Option<Begun>,
     },
     /// A clause was written.
     Clause {

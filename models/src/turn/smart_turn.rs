@@ -45,8 +45,8 @@ impl TurnDetector for SmartTurn {
         "smart-turn-3.2"
     }
 
-    /// Callers are scored one after another: on a CPU a batch takes as long as its parts (DESIGN.md,
-    /// section 3), and so the memory of one is enough.
+    /// Callers are scored one after another: on a CPU a batch takes as long as its parts (ARCHITECTURE.md,
+    /// "The scheduler").
     fn score(&mut self, batch: &[Arc<[f32]>]) -> Result<Vec<f32>> {
         batch
             .iter()

@@ -14,7 +14,7 @@ const CONTEXT: usize = 64;
 const INPUT: usize = CONTEXT + VAD_WINDOW;
 /// Recurrent cells; the state is 2 × batch × this.
 const CELLS: usize = 128;
-/// Windows in one run. The cost of a window stops falling at about 64 (DESIGN.md, section 3); more would
+/// Windows in one run. The cost of a window stops falling at about 64 (ARCHITECTURE.md, "The scheduler"); more would
 /// only make those at the front wait for those at the back.
 const BATCH_MAX: usize = 64;
 
