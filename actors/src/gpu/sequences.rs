@@ -214,7 +214,10 @@ impl Book {
             ..Order::default()
         };
         let mut views = Vec::new();
-        for place in self.places.values_mut() {
+        // A suspect begins and steps alone until it has come through a step.
+        let suspect = |p: &Place| p.active.as_ref().is_some_and(|a| a.suspect);
+        let alone = self.places.values().find(|p| suspect(p)).map(|p| p.seq);
+        for place in self.places.values_mut().filter(|p| alone.is_none_or(|seq| seq == p.seq)) {
             let Some(active) = &mut place.active else { continue };
             if active.begun {
                 views.push(view(place.seq, active));
@@ -298,13 +301,7 @@ impl Book {
                 if !events.is_empty() {
                     metrics::histogram!(m::COMPUTE_MS, "stage" => "llm").record(m::ms(outcome.took));
                 }
-                for session in std::mem::take(&mut self.planned) {
-                    if let Some(active) = self.places.get_mut(&session).and_then(|p| p.active.as_mut())
-                        && active.begun
-                    {
-                        active.suspect = false;
-                    }
-                }
+                self.planned.clear();
                 for event in events {
                     self.event(event);
                 }
@@ -387,14 +384,17 @@ impl Book {
         let Some(active) = slot else { return };
         match event {
             StepEvent::Prefilled { left, .. } => {
-                active.left = left;
+                (active.left, active.suspect) = (left, false);
                 let unfinished =
                     matches!(&active.work.job, Job::Generate { prompt, .. } if prompt.unfinished);
                 if left == 0 && unfinished {
                     *slot = None;
                 }
             }
-            StepEvent::Token { piece, .. } => active.deliver(&piece),
+            StepEvent::Token { piece, .. } => {
+                active.suspect = false;
+                active.deliver(&piece);
+            }
             StepEvent::Done { piece, reason, tokens, .. } => {
                 metrics::counter!(m::LLM_TOKENS, "kind" => "generated").increment(u64::from(tokens));
                 active.deliver(&piece);
