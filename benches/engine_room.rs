@@ -1,4 +1,5 @@
-//! What the small parts cost that run for every session all the time: sound, VAD, turn decision, scheduling, lanes.
+//! What the small parts cost that run for every session all the time: sound, VAD, turn decision, scheduling,
+//! lanes.
 //!
 //! `cargo bench --bench engine_room`, or with a name's part at its end for some of it. Weights are found as Viva
 //! finds them; where one is missing its measure is left out with a word. The large engines are measured by

@@ -6,9 +6,9 @@
 //! cargo bench --bench load -- --profile test --scenario short --turns 54
 //! ```
 //!
-//! It starts `viva serve` as anyone would, plays the answers of `tests/data/answers` and writes a folder with the
-//! raw figures of every turn and a summary. The lab ([`viva::lab`]) does the measuring; here stands only what a
-//! repeatable record needs: the order, the settings, the machine. Let the machine be idle.
+//! It starts `viva serve` as anyone would, plays the answers of `tests/data/answers` and writes a folder with
+//! the raw figures of every turn and a summary. The lab ([`viva::lab`]) does the measuring; here stands only
+//! what a repeatable record needs: the order, the settings, the machine. Let the machine be idle.
 
 mod machine;
 mod prometheus;
@@ -37,8 +37,8 @@ use prometheus::Metrics;
 const ANSWERS: &str = "tests/data/answers";
 /// The issue counts processor time at replies of at most so many tokens.
 const REPLY_TOKENS: i64 = 32;
-/// Rest between the end of a reply and the next answer, milliseconds: people take 0.2 s in small talk and up to
-/// a second before an answer they must think about.
+/// Rest between the end of a reply and the next answer, milliseconds: people take 0.2 s in small talk and up
+/// to a second before an answer they must think about.
 const REST_MS: std::ops::RangeInclusive<u64> = 400..=1_200;
 /// How long the whole of one call may last, a turn: the longest answer (60 s), the longest wait (30 s) and a
 /// reply, twice over.

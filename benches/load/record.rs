@@ -165,7 +165,7 @@ fn thrown_away(measured: &Measured) -> Option<f64> {
     let share = discarded / (discarded + measured.score.answered as f64).max(1.0);
     let speaking = |name: &str| name.contains("llama") || name.contains("piper");
     let spent: f64 = measured.engines.iter().filter(|(name, _)| speaking(name)).map(|(_, cpu_s)| cpu_s).sum();
-    Some(100.0 * share * spent / cpu_s.max(0.01))
+    Some((100.0 * share * spent / cpu_s.max(0.01)).max(0.0))
 }
 
 fn details(text: &mut String, measured: &Measured) -> std::fmt::Result {
