@@ -41,7 +41,7 @@ struct Raw<'a> {
 pub fn write(args: &Args, machine: &Machine, config: &str, all: &[Measured]) -> anyhow::Result<()> {
     let folder = match &args.out {
         Some(folder) => folder.clone(),
-        None => fresh(&Path::new("benches/runs").join(format!("{}-{}", machine.date, args.what)))?,
+        None => fresh(&Path::new("benches/runs").join(format!("{}-{}", machine.date, slug(&args.what))))?,
     };
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let save = |name: &str, text: &str| {
@@ -59,6 +59,12 @@ pub fn write(args: &Args, machine: &Machine, config: &str, all: &[Measured]) -> 
     save("README.md", &summary)?;
     println!("{summary}\nwritten to {}", folder.display());
     Ok(())
+}
+
+/// Words as a folder's name.
+fn slug(words: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c.to_ascii_lowercase() } else { '-' };
+    words.chars().map(safe).collect()
 }
 
 /// A folder that is not there yet: a record is never written over.
@@ -83,7 +89,8 @@ fn command() -> String {
             _ if arg.starts_with("--out=") => {}
             _ => {
                 command.push(' ');
-                command.push_str(&arg);
+                let bare = arg.chars().all(|c| c.is_ascii_alphanumeric() || "-_=./,:".contains(c));
+                command.push_str(&if bare { arg } else { format!("{arg:?}") });
             }
         }
     }
