@@ -10,6 +10,8 @@ use viva_actors::ports::SessionSpec;
 use viva_actors::turn::{Endpointing, TurnConfig};
 use viva_models::registry::{AsrSpec, EmbedSpec, LlmSpec, TtsSpec, TurnSpec, VadSpec};
 
+use crate::presets;
+
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -123,7 +125,9 @@ pub struct MachineSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionSection {
-    /// The system message.
+    /// Who Viva is: a preset of `presets/interviewers`.
+    pub interviewer: String,
+    /// The system message, in place of the interviewer's; empty for that.
     pub instructions: String,
     /// BCP-47 primary tag.
     pub language: String,
@@ -145,7 +149,8 @@ impl Default for SessionSection {
     fn default() -> Self {
         let spec = SessionSpec::default();
         Self {
-            instructions: spec.voice.instructions,
+            interviewer: presets::INTERVIEWER.into(),
+            instructions: String::new(),
             language: spec.language,
             max_tokens: spec.voice.sampling.max_tokens,
             temperature: spec.voice.sampling.temperature,
@@ -329,6 +334,9 @@ impl Config {
         if let Some(bad) = self.server.origins.iter().find(|o| !o.contains("://")) {
             return fail("server.origins", bad, "an origin is written like https://example.org");
         }
+        if presets::interviewer(&s.interviewer).is_none() {
+            return fail("session.interviewer", &s.interviewer, presets::interviewer_names());
+        }
         if !(1..=4096).contains(&s.max_tokens) {
             return fail("session.max_tokens", &s.max_tokens, "it must be in 1..=4096");
         }
@@ -373,7 +381,11 @@ impl Config {
         let mut spec = SessionSpec::default();
         let s = &self.session;
         spec.language.clone_from(&s.language);
-        spec.voice.instructions.clone_from(&s.instructions);
+        if !s.instructions.trim().is_empty() {
+            spec.voice.instructions.clone_from(&s.instructions);
+        } else if let Some(preset) = presets::interviewer(&s.interviewer) {
+            spec.voice.instructions.clone_from(&preset.instructions);
+        }
         let sampling = &mut spec.voice.sampling;
         (sampling.max_tokens, sampling.temperature) = (s.max_tokens, s.temperature);
         (sampling.top_p, sampling.repeat_penalty) = (s.top_p, s.repeat_penalty);
@@ -463,10 +475,19 @@ mod tests {
             ("[session]\nlead_ms = 500", "session.lead_ms"),
             ("[turn]\npatience = 100.0", "turn.patience"),
             ("[server]\norigins = ['example.org']", "server.origins"),
+            ("[session]\ninterviewer = 'grim'", "formal, friendly, technical"),
         ] {
             let error = load(toml, &[]).unwrap_err().to_string();
             assert!(error.contains(key), "{error}");
         }
+    }
+
+    #[test]
+    fn instructions_go_before_the_interviewer() {
+        let told = |toml| load(toml, &[]).unwrap().session_spec().voice.instructions;
+        assert!(told("").starts_with("You are a friendly job interviewer"));
+        assert!(told("[session]\ninterviewer = 'formal'").contains("formal"));
+        assert_eq!(told("[session]\ninterviewer = 'formal'\ninstructions = 'Count.'"), "Count.");
     }
 
     #[test]

@@ -6,4 +6,5 @@ pub mod config;
 pub mod edge;
 pub mod engines;
 pub mod lab;
+pub mod presets;
 pub mod telemetry;

@@ -20,7 +20,7 @@ use crate::config::{Config, Flags};
 use crate::edge::http::{App, serve};
 use crate::edge::protocol::session_object::Offer;
 use crate::engines::Chosen;
-use crate::telemetry;
+use crate::{presets, telemetry};
 
 /// How often the start looks whether the engines are up.
 const READY_CHECK: Duration = Duration::from_millis(50);
@@ -75,6 +75,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     telemetry::init_log(&config.log).context("the log could not be started")?;
     let metrics = telemetry::init_metrics().context("the metrics could not be started")?;
     let (engines, voice) = engines(&config, args.engines)?;
+    let mut spec = config.session_spec();
+    let voice = presets::give_voice(&mut spec, voice);
     // The port first: who cannot listen need not load a gigabyte to find out.
     let listener = listen(config.server.listen).await?;
     let address = listener.local_addr().context("the listener has no address")?;
@@ -83,7 +85,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let offer = Offer {
         model: "viva".into(),
         voices: vec![voice],
-        spec: config.session_spec(),
+        spec,
         session_s_max: config.server.session_s_max,
     };
     let loopback = address.ip().is_loopback();
