@@ -18,8 +18,8 @@ async fn server() -> ServerProcess {
 
 /// Plays a script to the server; what was heard of it.
 async fn hold(server: &ServerProcess, file: &str) -> (CallReport, (Vec<i16>, Vec<i16>)) {
-    let script = Script::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/interview").join(file))
-        .unwrap();
+    let script =
+        Script::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/interview").join(file)).unwrap();
     let clips = Clips::load([&script]).unwrap();
     let options = CallOptions { keep_audio: true, ..CallOptions::default() };
     let mut call = Call::connect(&server.url, clips, options).await.unwrap();
@@ -70,8 +70,8 @@ async fn five_turns_with_a_cough_and_an_interruption() {
     assert_eq!((report.coughs, report.false_barge_ins), (1, 0), "a cough interrupts nobody");
     let interruption = &turns[3];
     assert!(interruption.barge_in && !interruption.barge_in_ignored, "{interruption:?}");
-    assert_eq!(turns[2].status, "cancelled", "the interrupted reply was cut");
-    assert!(turns.iter().filter(|t| t.status == "completed").count() >= 3);
+    assert!(turns[2].status.starts_with("cancelled"), "the interrupted reply was cut: {}", turns[2].status);
+    assert!(turns.iter().filter(|t| !t.status.starts_with("cancelled")).count() == 4);
     assert_eq!(report.stray_deltas, 0, "nothing of a reply comes after it was taken back");
     assert!(caller.len().abs_diff(viva.len()) < 24_000 * 5, "both sides on one timeline");
     assert!(server.stop().await, "it ends cleanly");

@@ -30,14 +30,22 @@ const PREFIX_MS: u32 = 300;
 const IDLE_MAX: usize = ms(800);
 
 /// An open window from here on has its older words made final. Recognition of up to 9 s costs the same
-/// (whisper's smallest safe audio context); beyond that each second costs more.
-const WINDOW_LONG: usize = ms(9_000);
+/// (whisper's smallest safe audio context) and each second beyond costs more, but nobody speaks half as long
+/// again without a moment of quiet to cut at.
+const WINDOW_LONG: usize = ms(14_000);
 
 /// The open window never exceeds this: the most whisper takes at once, less a margin.
 const WINDOW_MAX: usize = ms(29_000);
 
 /// Words this close to the end of an unfinished window may still change.
 const UNSTABLE_MS: u32 = 1_500;
+
+/// A long window is cut in its quietest stretch of this length: shorter than a breath, longer than the gap
+/// in a plosive.
+const QUIET: usize = ms(160);
+
+/// Nothing before this is worth a cut of its own.
+const CUT_FROM: usize = ms(4_000);
 
 /// What the turn detector looks at.
 const SCORED_MAX: usize = ms(8_000);
@@ -330,11 +338,14 @@ impl State {
                 self.args.reporter.tell(Report::HearingFailed { pause, message: error.to_string() });
             }
             (None, Ok(answer)) => {
-                let end_ms = (r.samples * 1000 / LISTEN_RATE as usize) as u32;
-                let stable = stable_words(&answer.value, end_ms.saturating_sub(UNSTABLE_MS));
-                if let Some((text, until_ms)) = stable {
-                    self.freeze(&text, ms(until_ms as usize));
-                }
+                let cut = {
+                    let mut memory = lock(&self.args.memory);
+                    let window = memory.window.make_contiguous();
+                    quietest(&window[..r.samples.min(window.len())])
+                };
+                let Some(cut) = cut else { return };
+                let text = words_before(&answer.value, (cut * 1000 / LISTEN_RATE as usize) as u32);
+                self.freeze(&text, cut);
             }
             (None, Err(error)) => tracing::warn!(%error, "the older words of a long turn stay open"),
         }
@@ -357,11 +368,22 @@ fn joined(frozen: &str, text: &str) -> String {
     }
 }
 
-/// The words that end before `limit_ms`, and where the last of them ends.
-fn stable_words(heard: &Transcription, limit_ms: u32) -> Option<(String, u32)> {
-    let stable: Vec<_> = heard.words.iter().take_while(|w| w.end_ms <= limit_ms).collect();
-    let until = stable.last()?.end_ms;
-    Some((stable.iter().map(|w| w.text.as_str()).collect::<Vec<_>>().join(" "), until))
+/// The middle of the quietest stretch of a window, where it is cut best; not near its ends.
+fn quietest(window: &[f32]) -> Option<usize> {
+    let until = window.len().checked_sub(ms(UNSTABLE_MS as usize))?;
+    let zone = window.get(CUT_FROM..until)?;
+    let energy = |s: &[f32]| s.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>();
+    let starts = (0..zone.len().checked_sub(QUIET)?).step_by(QUIET / 4);
+    let quiet =
+        starts.min_by(|&a, &b| energy(&zone[a..a + QUIET]).total_cmp(&energy(&zone[b..b + QUIET])))?;
+    Some(CUT_FROM + quiet + QUIET / 2)
+}
+
+/// The words spoken before a moment of quiet. The recogniser's times may be off by a fifth of a second: a word
+/// belongs to the side on which its middle lies.
+fn words_before(heard: &Transcription, at_ms: u32) -> String {
+    let before = heard.words.iter().take_while(|w| (w.start_ms + w.end_ms) / 2 < at_ms);
+    before.map(|w| w.text.as_str()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -379,13 +401,22 @@ mod tests {
     }
 
     #[test]
-    fn only_words_well_before_the_end_are_stable() {
-        let word = |text: &str, end_ms| Word { text: text.into(), start_ms: 0, end_ms, confidence: 1.0 };
+    fn a_long_window_is_cut_where_it_is_quiet() {
+        let mut window: Vec<f32> = (0..ms(14_000)).map(|i| (i as f32 * 0.1).sin() * 0.3).collect();
+        window[ms(7_000)..ms(7_400)].fill(0.001);
+        let cut = quietest(&window).map(|c| c * 1000 / LISTEN_RATE as usize);
+        assert!(cut.is_some_and(|c| (7_000..7_400).contains(&c)), "{cut:?}");
+        assert_eq!(quietest(&window[..ms(3_000)]), None);
+        let word = |text: &str, start_ms| Word {
+            text: text.into(),
+            start_ms,
+            end_ms: start_ms + 300,
+            confidence: 1.0,
+        };
         let heard = Transcription {
-            words: vec![word("one", 400), word("two", 900), word("three", 1600)],
+            words: vec![word("one", 6_000), word("two", 6_800), word("three", 7_300)],
             ..Transcription::default()
         };
-        assert_eq!(stable_words(&heard, 1000), Some(("one two".into(), 900)));
-        assert_eq!(stable_words(&heard, 100), None);
+        assert_eq!(words_before(&heard, 7_200), "one two");
     }
 }

@@ -73,27 +73,63 @@ fn a_finished_turn_is_drafted_at_once_and_committed_after_its_silence() {
 }
 
 #[test]
-fn a_pause_is_recognised_when_its_score_is_worth_it() {
+fn a_pause_of_a_long_turn_is_recognised_when_its_score_is_worth_it() {
     let mut m = machine();
     run(&mut m, &[(100, started(50))]);
-    assert_eq!(m.handle(&paused(2000), ms(2160)), [Action::Score { pause: 1 }]);
-    assert_eq!(m.handle(&scored(1, 0.9), ms(2220)), [Action::Transcribe { pause: 1 }]);
-    m.handle(&started(2300), ms(2360));
-    m.handle(&paused(4000), ms(4160));
-    assert_eq!(m.handle(&scored(2, 0.05), ms(4220)), [], "a breath: the caller is likely to go on");
-    assert_eq!(m.next_tick(), Some(ms(4400)));
-    assert_eq!(m.handle(&Input::Tick, ms(4400)), [Action::Transcribe { pause: 2 }]);
-    m.handle(&started(4500), ms(4560));
-    m.handle(&paused(6000), ms(6160));
+    assert_eq!(m.handle(&paused(12_000), ms(12_160)), [Action::Score { pause: 1 }]);
+    assert_eq!(m.handle(&scored(1, 0.9), ms(12_220)), [Action::Transcribe { pause: 1 }]);
+    m.handle(&started(12_300), ms(12_360));
+    m.handle(&paused(14_000), ms(14_160));
+    assert_eq!(m.handle(&scored(2, 0.05), ms(14_220)), [], "a breath: the caller is likely to go on");
+    assert_eq!(m.next_tick(), Some(ms(14_300)));
+    assert_eq!(m.handle(&Input::Tick, ms(14_300)), [Action::Score { pause: 2 }], "asked again");
+    assert_eq!(m.next_tick(), Some(ms(14_400)));
+    assert_eq!(m.handle(&Input::Tick, ms(14_400)), [Action::Transcribe { pause: 2 }]);
+    m.handle(&started(14_500), ms(14_560));
+    m.handle(&paused(16_000), ms(16_160));
     let silent = Input::Scored { pause: 3, probability: None };
-    assert_eq!(m.handle(&silent, ms(6200)), [Action::Transcribe { pause: 3 }], "no score, no saving");
+    assert_eq!(m.handle(&silent, ms(16_200)), [Action::Transcribe { pause: 3 }], "no score, no saving");
+}
+
+#[test]
+fn an_unsure_score_is_asked_again_and_may_end_the_turn() {
+    let mut m = machine();
+    run(&mut m, &[(100, started(50))]);
+    let both = [Action::Transcribe { pause: 1 }, Action::Score { pause: 1 }];
+    assert_eq!(m.handle(&paused(3000), ms(3160)), both, "in a short turn every pause is recognised");
+    run(&mut m, &[(3210, scored(1, 0.1)), (3290, heard(1, "I did that."))]);
+    assert_eq!(m.handle(&Input::Tick, ms(3300)), [Action::Score { pause: 1 }]);
+    assert_eq!(m.handle(&scored(1, 0.95), ms(3350)), [Action::Draft { epoch: E11 }]);
+    let actions = m.handle(&Input::Tick, ms(3460));
+    assert!(matches!(actions[..], [Action::Commit { why: EndReason::Scored, .. }]), "{actions:?}");
+}
+
+#[test]
+fn a_caller_who_pauses_long_is_given_longer() {
+    let mut m = machine();
+    run(&mut m, &[(100, started(50)), (3160, paused(3000)), (3200, scored(1, 0.1)), (3300, heard(1, "I"))]);
+    m.handle(&started(4000), ms(4060));
+    run(&mut m, &[(6160, paused(6000)), (6200, scored(2, 0.99)), (6300, heard(2, "I did it."))]);
+    let committed = |actions: &[Action]| actions.iter().any(|a| matches!(a, Action::Commit { .. }));
+    assert!(!committed(&m.handle(&Input::Tick, ms(7100))), "he went on after a second of silence before");
+    assert!(committed(&m.handle(&Input::Tick, ms(7200))));
+}
+
+#[test]
+fn a_long_answer_may_have_longer_pauses() {
+    assert_eq!(silence_floor_ms(5_000, 0), 0.0);
+    assert_eq!(silence_floor_ms(60_000, 0), SILENCE_LONG_MS);
+    assert_eq!(silence_floor_ms(5_000, 9_000), PAUSE_ASKED_MAX_MS);
 }
 
 #[test]
 fn an_unfinished_turn_gets_the_time_of_a_thinking_pause() {
     let mut m = machine();
     run(&mut m, &[(100, started(50)), (2160, paused(2000)), (2250, scored(1, 0.05))]);
-    assert_eq!(m.handle(&heard(1, "I think that"), ms(2400)), []);
+    assert_eq!(m.handle(&heard(1, "I think that"), ms(2400)), [Action::Score { pause: 1 }]);
+    m.handle(&scored(1, 0.05), ms(2450));
+    assert_eq!(m.handle(&Input::Tick, ms(2600)), [Action::Score { pause: 1 }]);
+    m.handle(&scored(1, 0.05), ms(2650));
     assert_eq!(m.handle(&Input::Tick, ms(3300)), []);
     let went_on = m.handle(&started(3600), ms(3650));
     assert_eq!(went_on, [Action::GoOn { pause: 1, freeze: true }]);
