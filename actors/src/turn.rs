@@ -168,10 +168,12 @@ fn silence_floor_ms(turn_ms: u64, longest_pause_ms: u64) -> f32 {
 
 /// Whether the words cannot be the end of what the caller means to say.
 fn hangs(text: &str) -> bool {
-    const OPEN_ENDS: [&str; 26] = [
-        "and", "but", "so", "or", "because", "um", "uh", "er", "erm", "the", "a", "an", "to", "of", "in",
-        "with", "my", "which", "that", "if", "when", "for", "i", "we", "is", "was",
-    ];
+    /// Nobody's sentence ends with these.
+    const OPEN: [&str; 13] =
+        ["and", "but", "or", "because", "um", "uh", "er", "erm", "the", "a", "an", "my", "of"];
+    /// A sentence may end with these, if the recogniser heard one end.
+    const OPEN_WITHOUT_A_STOP: [&str; 14] =
+        ["so", "to", "in", "with", "which", "that", "if", "when", "for", "i", "we", "is", "was", "like"];
     let text = text.trim_end();
     if text.ends_with("...") || text.ends_with('…') || text.ends_with(',') || text.ends_with('-') {
         return true;
@@ -183,7 +185,9 @@ fn hangs(text: &str) -> bool {
         .chars()
         .filter(|c| c.is_alphanumeric())
         .collect();
-    OPEN_ENDS.contains(&last.to_lowercase().as_str())
+    let last = last.to_lowercase();
+    let stopped = text.ends_with(['.', '!', '?']);
+    OPEN.contains(&last.as_str()) || (!stopped && OPEN_WITHOUT_A_STOP.contains(&last.as_str()))
 }
 
 /// Whether the words only say "I am listening".
