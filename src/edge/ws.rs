@@ -4,8 +4,8 @@
 //! writes. *When it is full* the call waits for [`WRITE_WITHIN`], then the client is taken for gone. A
 //! client that sends nothing at all, not even a pong, for [`SILENT_MAX`] is gone too.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
@@ -52,11 +52,16 @@ pub struct WsTransport {
     frames: SplitStream<WebSocket>,
     queue: mpsc::Sender<Outgoing>,
     writer: JoinHandle<()>,
+    /// Why the writer ended, when it was not asked to.
+    broke: Arc<OnceLock<&'static str>>,
     cuts: Arc<AtomicU64>,
     last_frame: Instant,
     readable: bool,
     telephone: Telephone,
 }
+
+/// Why a connection ends whose client takes nothing of what is sent to it.
+const DEAF: &str = "the client does not read";
 
 enum Outgoing {
     Text(String),
@@ -71,11 +76,13 @@ impl WsTransport {
         let (sink, frames) = socket.split();
         let (queue, waiting) = mpsc::channel(QUEUE);
         let cuts = Arc::new(AtomicU64::new(0));
-        let writer = tokio::spawn(write(sink, waiting, Arc::clone(&cuts)));
+        let broke = Arc::new(OnceLock::new());
+        let writer = tokio::spawn(write(sink, waiting, Arc::clone(&cuts), Arc::clone(&broke)));
         Self {
             frames,
             queue,
             writer,
+            broke,
             cuts,
             last_frame: Instant::now(),
             readable: true,
@@ -86,9 +93,13 @@ impl WsTransport {
     async fn send(&self, frame: Outgoing) -> Result<(), Lost> {
         match self.queue.send_timeout(frame, WRITE_WITHIN).await {
             Ok(()) => Ok(()),
-            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Lost("the client does not read".into())),
-            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Lost("the connection is lost".into())),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Lost(DEAF.into())),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Lost(self.why_broke().into())),
         }
+    }
+
+    fn why_broke(&self) -> &'static str {
+        self.broke.get().copied().unwrap_or("the connection is lost")
     }
 }
 
@@ -102,7 +113,7 @@ impl Transport for WsTransport {
             let left = SILENT_MAX.saturating_sub(self.last_frame.elapsed());
             let frame = tokio::select! {
                 frame = self.frames.next() => frame,
-                () = self.queue.closed() => return gone("the client does not read or is gone"),
+                () = self.queue.closed() => return gone(self.why_broke()),
                 () = sleep(left) => return gone("nothing came from the client, not even a pong"),
             };
             self.last_frame = Instant::now();
@@ -201,6 +212,7 @@ async fn write(
     mut sink: SplitSink<WebSocket, Message>,
     mut queue: mpsc::Receiver<Outgoing>,
     cuts: Arc<AtomicU64>,
+    broke: Arc<OnceLock<&'static str>>,
 ) {
     let mut ping = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -215,10 +227,14 @@ async fn write(
             },
             _ = ping.tick() => (Message::Ping(Default::default()), false),
         };
-        let sent = timeout(WRITE_WITHIN, sink.send(message)).await;
-        if last || !matches!(sent, Ok(Ok(()))) {
-            return;
-        }
+        let why = match timeout(WRITE_WITHIN, sink.send(message)).await {
+            Ok(Ok(())) if !last => continue,
+            Ok(Ok(())) => return,
+            Ok(Err(_)) => "the connection is lost",
+            Err(_) => DEAF,
+        };
+        broke.set(why).ok();
+        return;
     }
 }
 
