@@ -360,7 +360,11 @@ impl State {
                 self.caller.ended = Instant::now().checked_sub(ago);
                 self.tell(Input::SpeechPaused { at });
             }
-            Report::Scored { pause, probability } => self.tell(Input::Scored { pause, probability }),
+            Report::Scored { pause, probability } => {
+                let silence_ms = self.now().since_ms(self.caller.speech_end);
+                tracing::debug!(session = %self.id, pause, probability, silence_ms, "a pause was scored");
+                self.tell(Input::Scored { pause, probability });
+            }
             Report::Heard { pause, text, confidence, .. } => {
                 if self.caller.pause.is_some_and(|(p, _)| p == pause) {
                     self.caller.words = text.clone();
