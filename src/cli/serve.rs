@@ -82,12 +82,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let address = listener.local_addr().context("the listener has no address")?;
     let limits = Limits { sessions: config.server.sessions_max };
     let viva = Viva::start(engines, limits).await.context("the engines could not be started")?;
-    let offer = Offer {
-        model: "viva".into(),
-        voices: vec![voice],
-        spec,
-        session_s_max: config.server.session_s_max,
-    };
+    let offer =
+        Offer { model: "viva".into(), voices: vec![voice], spec, session_s_max: config.server.session_s_max };
     let loopback = address.ip().is_loopback();
     let mut app = App::new(viva, offer, config.server.origins.clone(), loopback);
     app.metrics = Some(metrics.clone());
