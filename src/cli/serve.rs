@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 use viva_actors::gpu::Engines;
 use viva_actors::root::{Limits, Viva};
 use viva_actors::testkit;
@@ -27,6 +28,10 @@ const READY_CHECK: Duration = Duration::from_millis(50);
 
 /// How long engines may take to load: large weights from a cold disk take a minute or two.
 const READY_WITHIN: Duration = Duration::from_secs(300);
+
+/// How long the others may go on loading when one engine could not be opened. ONNX Runtime crashes when the
+/// process ends while it loads a model, which takes it a second.
+const SETTLE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the fake language model always says: as long as a spoken reply of a real one.
 const FAKE_REPLY: &str = "Thank you, that is good to hear. What was the hardest part of it?";
@@ -147,21 +152,7 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// Says where we are once the engines are up; fails when they do not come up at all.
 async fn announce(app: &App, address: SocketAddr) -> anyhow::Result<()> {
-    let ready = async {
-        loop {
-            let readiness = app.viva.readiness();
-            if readiness.ready {
-                return Ok(());
-            }
-            if let Some((kind, why)) =
-                readiness.engines.iter().find_map(|e| Some((e.kind, e.refused.as_ref()?)))
-            {
-                return Err(cannot_open(kind, why));
-            }
-            tokio::time::sleep(READY_CHECK).await;
-        }
-    };
-    match tokio::time::timeout(READY_WITHIN, ready).await {
+    match tokio::time::timeout(READY_WITHIN, ready(&app.viva)).await {
         Ok(ready) => ready?,
         Err(_) => {
             let engines = app.viva.readiness().engines;
@@ -180,6 +171,26 @@ async fn announce(app: &App, address: SocketAddr) -> anyhow::Result<()> {
     writeln!(out, "open http://{address}/ in a browser, allow the microphone, and say hello").ok();
     out.flush().ok();
     Ok(())
+}
+
+/// Waits until all engines are up, or none is still being opened and some could not be.
+async fn ready(viva: &Viva) -> anyhow::Result<()> {
+    let mut refused_at = None;
+    loop {
+        let readiness = viva.readiness();
+        if readiness.ready {
+            return Ok(());
+        }
+        let refused = readiness.engines.iter().find_map(|e| Some((e.kind, e.refused.as_ref()?)));
+        if let Some((kind, why)) = refused {
+            let settled = readiness.engines.iter().all(|e| e.up || e.refused.is_some());
+            let since: Instant = *refused_at.get_or_insert_with(Instant::now);
+            if settled || since.elapsed() > SETTLE_WITHIN {
+                return Err(cannot_open(kind, why));
+            }
+        }
+        tokio::time::sleep(READY_CHECK).await;
+    }
 }
 
 /// What is wrong and what to do about it. An engine that was refused at the start stays so: a server that
