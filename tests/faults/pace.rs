@@ -1,0 +1,163 @@
+//! Clients who are too fast, clients who do not read, and a disk that is full: nobody else notices.
+
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use serde_json::json;
+use tokio::net::TcpSocket;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{MaybeTlsStream, client_async};
+
+use super::child::{Running, VIVA};
+use super::get;
+use super::support::{Caller, Server, append, speech};
+
+/// One turn from speech to the end of the answer; its voice-to-voice time.
+async fn turn(caller: &mut Caller) -> u64 {
+    let from = caller.seen.len();
+    caller.speak(&speech(900)).await;
+    let done = caller.hush_until("response.done", from).await;
+    assert_eq!(done["response"]["status"], "completed", "{done}");
+    caller.hush_until("metrics.turn", from).await["voice_to_voice_ms"].as_u64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audio_twenty_times_too_fast_harms_nobody() {
+    let server = Server::start().await;
+    let mut good = Caller::connect(server.address, "?events=extended").await;
+    let mut fast = Caller::connect(server.address, "").await;
+    let alone = turn(&mut good).await;
+    let flood = tokio::spawn(async move {
+        let (loud, quiet) = (append(&speech(20)).to_string(), append(&[0; 480]).to_string());
+        let begin = Instant::now();
+        // Two minutes of audio in six seconds: answers and thoughts of half a second each.
+        for i in 0..6_000u64 {
+            let frame = if i / 25 % 2 == 0 { &loud } else { &quiet };
+            fast.socket.send(Message::text(frame)).await.unwrap();
+            if i % 20 == 19 {
+                sleep_until(begin + Duration::from_millis(i + 1)).await;
+            }
+        }
+        (fast, begin.elapsed())
+    });
+    let beside = turn(&mut good).await;
+    let (mut fast, took) = flood.await.unwrap();
+    println!(
+        "two minutes of audio in {took:?}; another caller's answer {alone} ms alone, {beside} ms beside it"
+    );
+    assert!(beside < alone + 1_000, "{beside} ms beside a flood, {alone} ms alone");
+    // The flood itself is still served: it may ask, and hears about what was lost if anything was.
+    fast.send(json!({"type": "session.update", "session": {"type": "realtime"}})).await;
+    let updated = async {
+        loop {
+            let event = fast.next().await.expect("the session goes on");
+            match event["type"].as_str() {
+                Some("session.updated") => return,
+                Some("error") => assert_eq!(event["error"]["code"], "input_audio_overflow", "{event}"),
+                _ => {}
+            }
+        }
+    };
+    timeout(Duration::from_secs(10), updated).await.expect("it is answered in time");
+    drop(fast);
+    drop(good);
+    server.sessions(0).await;
+    server.stop().await;
+}
+
+/// A caller whose window is as small as a window can be.
+async fn narrow(server: &Running) -> Caller {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let stream = socket.connect(server.address).await.unwrap();
+    let request = format!("ws://{}/v1/realtime", server.address).into_client_request().unwrap();
+    let (socket, handshake) = client_async(request, MaybeTlsStream::Plain(stream)).await.unwrap();
+    Caller { socket, handshake, seen: Vec::new() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_reads_is_ended_and_the_others_go_on() {
+    let server = Running::start("").await;
+    let mut good = Caller::connect(server.address, "?events=extended").await;
+    let alone = turn(&mut good).await;
+    let before = server.holdings().resident_kb;
+    let mut deaf = narrow(&server).await;
+    let talker = tokio::spawn(async move {
+        // Every one of these is answered with as much; none of it is read.
+        let instructions = "x".repeat(60_000);
+        let update =
+            json!({"type": "session.update", "session": {"type": "realtime", "instructions": instructions}});
+        let (update, frame) = (update.to_string(), append(&speech(20)).to_string());
+        while deaf.socket.send(Message::text(&update)).await.is_ok() {
+            if deaf.socket.send(Message::text(&frame)).await.is_err() {
+                break;
+            }
+        }
+        deaf
+    });
+    let beside = turn(&mut good).await;
+    let began = Instant::now();
+    let line = server.logged("does not read", Duration::from_secs(30)).await;
+    let most = server.holdings().resident_kb.saturating_sub(before);
+    println!(
+        "ended {:?} after the other's turn ({alone} ms, then {beside} ms), holding {most} KB: {line}",
+        began.elapsed()
+    );
+    assert!(line.contains("call ended"), "{line}");
+    assert!(most < 64 * 1024, "{most} KB were held for it");
+    assert!(beside < alone + 1_000, "{beside} ms beside it, {alone} ms alone");
+    turn(&mut good).await;
+    talker.abort();
+    good.socket.close(None).await.unwrap();
+    server.empty().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_ends_the_recording_and_not_the_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let recordings = folder.path().join("recordings");
+    let config = folder.path().join("viva.toml");
+    std::fs::write(&config, format!("[recordings]\ndir = '{}'\n", recordings.display())).unwrap();
+    // No file of this process may have more than 200 blocks of 512 bytes: a disk with room for one second.
+    let mut command = Command::new("sh");
+    let serve =
+        "trap '' XFSZ; ulimit -f 200; exec \"$0\" serve --engines fake --listen 127.0.0.1:0 --config \"$1\"";
+    command.args(["-c", serve, VIVA]).arg(&config);
+    let server = Running::of(command).await;
+    let mut caller = Caller::connect(server.address, "?record=true&events=extended").await;
+    turn(&mut caller).await;
+    let line = server.logged("is the disk full?", Duration::from_secs(5)).await;
+    println!("{line}");
+    turn(&mut caller).await;
+    let page = get(server.address, "/metrics").await;
+    let counted = page
+        .lines()
+        .any(|l| l.starts_with("viva_drops_total") && l.contains("\"recorder\"") && l.contains("\"disk\""));
+    assert!(counted, "{page}");
+    caller.socket.close(None).await.unwrap();
+    server.empty().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_that_cannot_be_written_is_said_before_the_call() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a file");
+    std::fs::write(&file, "").unwrap();
+    let server = Running::start(&format!("[recordings]\ndir = '{}/in it'\n", file.display())).await;
+    // Whoever agreed to be recorded must not believe that they are.
+    let url = format!("ws://{}/v1/realtime?record=true", server.address);
+    let refused = tokio_tungstenite::connect_async(url).await;
+    let Err(tungstenite::Error::Http(response)) = refused else { panic!("{refused:?}") };
+    let body = String::from_utf8_lossy(response.body().as_ref().unwrap()).into_owned();
+    assert!(response.status() == 503 && body.contains("recording"), "{body}");
+    let mut caller = Caller::connect(server.address, "?events=extended").await;
+    turn(&mut caller).await;
+    caller.socket.close(None).await.unwrap();
+    server.empty().await;
+    server.stop().await;
+}
