@@ -3,11 +3,18 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
+use viva_actors::ports::SessionSpec;
+use viva_actors::root::{Limits, OpenError, Viva};
+use viva_models::EngineError;
 use viva_models::fetch::{Weights, models_dir};
 
 use super::child::refusal;
+use super::support::fakes;
 
 /// A folder like the one of the weights, of links to its files; those under `without` are left out.
 fn linked(from: &Path, to: &Path, without: &Path) {
@@ -93,4 +100,34 @@ async fn damaged_detectors_end_the_start() {
     check(|w| w.vad.clone(), scribbled).await;
     check(|w| w.turn.clone(), scribbled).await;
     check(|w| w.runtime.clone(), half).await;
+}
+
+/// Nobody is let in while an engine is down, so that no work of theirs would open it: it must come back by
+/// itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_could_not_be_opened_is_tried_again() {
+    let broken = Arc::new(AtomicBool::new(true));
+    let (mut engines, is_broken) = (fakes(), Arc::clone(&broken));
+    let open = Arc::clone(&engines.tts);
+    engines.tts = Arc::new(move || match is_broken.load(Ordering::Acquire) {
+        true => Err(EngineError::Invalid("voice.onnx is no voice".into())),
+        false => open(),
+    });
+    let viva = Viva::start(engines, Limits { sessions: 2 }).await.unwrap();
+    let voice = || viva.readiness().engines.into_iter().find(|e| e.kind == "tts").unwrap();
+    let until = async |what: &str, within: u64, is: &dyn Fn() -> bool| {
+        let end = Instant::now() + Duration::from_secs(within);
+        while !is() {
+            assert!(Instant::now() < end, "never {what}: {:?}", viva.readiness());
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    until("refused", 2, &|| voice().refused.is_some()).await;
+    assert!(voice().refused.unwrap().to_string().contains("voice.onnx"));
+    assert!(matches!(viva.open(SessionSpec::default()).await, Err(OpenError::NotReady(_))));
+    broken.store(false, Ordering::Release);
+    until("ready", 15, &|| viva.readiness().ready).await;
+    assert_eq!((voice().refused, voice().up), (None, true));
+    viva.open(SessionSpec::default()).await.unwrap();
+    viva.drain(Duration::ZERO).await;
 }
