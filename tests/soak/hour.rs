@@ -14,9 +14,10 @@ use super::support::{Caller, append, speech};
 const APPEND_MS: usize = 100;
 const EVERY: Duration = Duration::from_millis(5);
 
-/// An answer, and the silence after it.
+/// An answer, and the silence after it. The engines are no faster than otherwise: a recognition of 250 ms
+/// takes five seconds of this clock, and the silence must outlast two of them.
 const SPEECH_MS: usize = 20_000;
-const SILENCE_MS: usize = 5_000;
+const SILENCE_MS: usize = 20_000;
 const TURNS: usize = 3_600_000 / (SPEECH_MS + SILENCE_MS);
 
 /// What an hour may leave in a running session's memory: its log and its conversation, some 100 entries a
