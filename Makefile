@@ -65,10 +65,10 @@ lint: crates ## formatting and lints, as the tests demand them
 	cargo clippy --release --locked --all-targets -- -D warnings
 	cargo clippy --release --locked $(ENGINES) -- -D warnings
 
-soak: setup-test engines build ## the long tests (20 minutes): a thousand sessions, an hour of talk, damaged events, more random cases
+soak: setup-test engines build ## the long tests (10 minutes): a thousand sessions, an hour of talk, damaged events, more random cases
 	cargo clippy --release --locked -p viva --features soak --test soak -- -D warnings
 	cargo test --release --locked -p viva --features soak --test soak -- --nocapture --test-threads=1
-	PROPTEST_CASES=20000 cargo test --release --locked -p viva-actors --lib
+	PROPTEST_CASES=1000000 cargo test --release --locked -p viva-actors --lib
 
 bench: setup-test engines build weights-test ## measure on this machine; results under benches/runs
 	cargo bench --locked
