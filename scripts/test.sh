@@ -18,8 +18,11 @@ for name in $names; do
     case $name in rt_*) paced+=("$name") ;; *) others+=(--test "$name") ;; esac
 done
 
-cargo test --release --locked --lib --bins "${others[@]}"
-cargo test --release --locked --doc
+# Everything runs even after a failure, so that one run tells all there is to mend.
+failed=0
+cargo test --release --locked --no-fail-fast --lib --bins "${others[@]}" || failed=1
+cargo test --release --locked --doc || failed=1
 for name in "${paced[@]}"; do
-    cargo test --release --locked --test "$name" -- --test-threads=1
+    cargo test --release --locked --test "$name" -- --test-threads=1 || failed=1
 done
+exit $failed
