@@ -330,6 +330,7 @@ impl State {
             Action::Dismiss => self.dismiss(),
             Action::Draft { epoch } => self.draft(epoch),
             Action::Discard { epoch } => self.discard(epoch),
+            Action::Decide { epoch } => self.decided(epoch),
             Action::Commit { epoch, turn, reply, why } => self.commit(epoch, turn, reply, why),
             Action::Hold { epoch } => {
                 self.playout(crate::playout::Command::Hold);

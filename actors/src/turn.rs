@@ -6,8 +6,9 @@
 //!
 //! **Endpointing.** A short silence ([`TurnConfig::pause_ms`], found by the VAD stage) opens a *pause*. The
 //! pause is transcribed and scored at once; a reply may be drafted in it, unheard. The turn ends when the
-//! silence has lasted as long as the score and the words ask for ([`TurnConfig::silence_asked_ms`]). If the
-//! caller goes on first, the draft is discarded without a trace.
+//! silence has lasted as long as the score and the words ask for ([`TurnConfig::silence_asked_ms`]) *and* the
+//! draft's first sound is there: until then nobody has heard of the decision, and a caller who goes on
+//! discards the draft without a trace.
 //!
 //! **Barge-in.** Speech while we speak *holds* our voice at once. Whether it was an interruption is decided
 //! after that: long speech or words *cut* the reply, a cough or an "mm-hm" lets it *resume* at the very
@@ -15,81 +16,19 @@
 //!
 //! Time is the caller's media clock: a stream that stalls is not silence.
 
-use serde::{Deserialize, Serialize};
+mod action;
+mod endpointing;
+mod input;
+mod words;
+
+pub use action::{Action, CutReason, EndReason};
+pub use endpointing::{Endpointing, TurnConfig};
+pub use input::Input;
+pub use words::is_backchannel;
 
 use crate::types::{Epoch, MediaTime};
-
-/// How the end of a turn is found.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum Endpointing {
-    /// A model scores how finished the caller sounds; silence backs it up.
-    Semantic {
-        /// Multiplies every silence asked for: below 1 is quicker, above 1 more patient.
-        patience: f32,
-    },
-    /// A fixed silence, nothing else.
-    Silence {
-        /// Milliseconds.
-        silence_ms: u32,
-    },
-    /// Only the client says when.
-    Manual,
-}
-
-/// The settings of turn-taking.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TurnConfig {
-    /// How the end of a turn is found.
-    pub endpointing: Endpointing,
-    /// Silence that opens a pause. 160 ms is five VAD windows: longer than the stop gaps inside words
-    /// (up to about 120 ms), short enough that the work on the reply starts early.
-    pub pause_ms: u32,
-    /// Speech this long while we speak is an interruption, whatever the words. A cough lasts about
-    /// 300–500 ms, an "mm-hm" up to 600.
-    pub barge_in_ms: u32,
-    /// A pause from this length on freezes the text before it when the caller goes on.
-    pub freeze_ms: u32,
-    /// A turn is ended by force after this.
-    pub turn_ms_max: u32,
-    /// Reply by ourselves when a turn ends.
-    pub create_response: bool,
-    /// Let the caller interrupt us.
-    pub interrupt_response: bool,
-}
-
-impl Default for TurnConfig {
-    fn default() -> Self {
-        Self {
-            endpointing: Endpointing::Semantic { patience: 1.0 },
-            pause_ms: 160,
-            barge_in_ms: 650,
-            freeze_ms: 700,
-            turn_ms_max: 300_000,
-            create_response: true,
-            interrupt_response: true,
-        }
-    }
-}
-
-/// Silence asked for at a score, as points of a line: (score, ms). A caller who sounds finished is
-/// answered as soon as an answer can be ready; one who does not gets the time of a long thinking pause.
-const SILENCE_BY_SCORE: [(f32, f32); 5] =
-    [(0.0, 2_000.0), (0.2, 1_700.0), (0.5, 1_100.0), (0.8, 520.0), (1.0, 420.0)];
-
-/// A long answer has longer pauses between its sentences: the silence that ends a finished sentence grows
-/// from the tenth second of the turn on ...
-const LONG_TURN_MS: std::ops::Range<u64> = 10_000..20_000;
-
-/// ... to this. Of 31 thinking pauses in eight answers of 20–48 s nine follow a whole sentence, and six of
-/// these are shorter than this.
-const SILENCE_LONG_MS: f32 = 900.0;
-
-/// A caller who went on after such a pause in this turn is given this much more than that pause ...
-const PAUSE_MARGIN: f32 = 1.2;
-
-/// ... but not more than this: beyond it everybody has noticed the silence.
-const PAUSE_ASKED_MAX_MS: f32 = 1_600.0;
+use endpointing::silence_floor_ms;
+use words::hangs;
 
 /// Silence after which a pause is scored again while its score is below [`RESCORE_BELOW`]: of 27 finished
 /// answers smart-turn is sure of 8 at 160 ms, of 18 at 300 ms, of 21 at 500 ms.
@@ -101,9 +40,6 @@ const RESCORE_BELOW: f32 = 0.8;
 /// In a turn shorter than this every pause is recognised at once; in a longer one, where pauses add up, when
 /// its score is worth it.
 const SHORT_TURN_MS: u64 = 10_000;
-
-/// Silence asked for while no score is there: the backup when the detector is late or broken.
-const SILENCE_UNSCORED_MS: f32 = 1_400.0;
 
 /// A draft is started this long before the silence asked for would be reached: about the time it takes
 /// to have its first sentence spoken.
@@ -119,6 +55,10 @@ const TRANSCRIBE_SCORE: f32 = 0.3;
 /// are over, well before any silence that ends a turn.
 const TRANSCRIBE_MS: u64 = 400;
 
+/// A turn that is over by its silence waits at most this long for the draft's first sound. Beyond it a caller
+/// reads their words rather than nothing: a slow engine must not look like a deaf one.
+const READY_MS_MAX: f32 = 1_500.0;
+
 /// While our voice is held, words are waited for this long after the caller fell silent.
 const VERDICT_MS_MAX: u64 = 1_500;
 
@@ -127,233 +67,6 @@ const WORDLESS_BARGE_IN_MS: u64 = 450;
 
 /// Recognised words of a held reply below this confidence are taken for a noise.
 const NOISE_CONFIDENCE: f32 = 0.45;
-
-impl TurnConfig {
-    /// Milliseconds of silence after which the turn is over.
-    pub fn silence_asked_ms(&self, score: Option<f32>, text: &str) -> f32 {
-        match self.endpointing {
-            Endpointing::Silence { silence_ms } => silence_ms as f32,
-            Endpointing::Manual => f32::INFINITY,
-            Endpointing::Semantic { patience } => {
-                let Some(score) = score else { return SILENCE_UNSCORED_MS * patience };
-                let score = if hangs(text) { score * 0.35 } else { score };
-                patience * interpolate(&SILENCE_BY_SCORE, score)
-            }
-        }
-    }
-}
-
-fn interpolate(points: &[(f32, f32)], x: f32) -> f32 {
-    let (first, last) = (points[0], points[points.len() - 1]);
-    if x <= first.0 {
-        return first.1;
-    }
-    for pair in points.windows(2) {
-        let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
-        if x <= x1 {
-            return y0 + (y1 - y0) * (x - x0) / (x1 - x0);
-        }
-    }
-    last.1
-}
-
-/// Silence that turns of this length ask for at least, and that a caller's own pauses have taught us.
-fn silence_floor_ms(turn_ms: u64, longest_pause_ms: u64) -> f32 {
-    let long = interpolate(
-        &[(LONG_TURN_MS.start as f32, 0.0), (LONG_TURN_MS.end as f32, SILENCE_LONG_MS)],
-        turn_ms as f32,
-    );
-    long.max((longest_pause_ms as f32 * PAUSE_MARGIN).min(PAUSE_ASKED_MAX_MS))
-}
-
-/// Whether the words cannot be the end of what the caller means to say.
-fn hangs(text: &str) -> bool {
-    /// Nobody's sentence ends with these.
-    const OPEN: [&str; 13] =
-        ["and", "but", "or", "because", "um", "uh", "er", "erm", "the", "a", "an", "my", "of"];
-    /// A sentence may end with these, if the recogniser heard one end.
-    const OPEN_WITHOUT_A_STOP: [&str; 14] =
-        ["so", "to", "in", "with", "which", "that", "if", "when", "for", "i", "we", "is", "was", "like"];
-    let text = text.trim_end();
-    if text.ends_with("...") || text.ends_with('…') || text.ends_with(',') || text.ends_with('-') {
-        return true;
-    }
-    let last: String = text
-        .rsplit(char::is_whitespace)
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .filter(|c| c.is_alphanumeric())
-        .collect();
-    let last = last.to_lowercase();
-    let stopped = text.ends_with(['.', '!', '?']);
-    OPEN.contains(&last.as_str()) || (!stopped && OPEN_WITHOUT_A_STOP.contains(&last.as_str()))
-}
-
-/// Whether the words only say "I am listening".
-pub fn is_backchannel(text: &str) -> bool {
-    const WORDS: [&str; 24] = [
-        "mm", "mhm", "mmhm", "mmhmm", "hm", "hmm", "uhhuh", "uh", "huh", "um", "ah", "oh", "yeah", "yep",
-        "yes", "right", "ok", "okay", "sure", "i", "see", "wow", "great", "hmmm",
-    ];
-    let words: Vec<String> = text
-        .split_whitespace()
-        .map(|w| w.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase())
-        .filter(|w| !w.is_empty())
-        .collect();
-    words.len() <= 3 && words.iter().all(|w| WORDS.contains(&w.as_str()))
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "input", rename_all = "snake_case")]
-pub enum Input {
-    /// The caller began to speak.
-    SpeechStarted {
-        /// First sample of it.
-        at: MediaTime,
-    },
-    /// The caller has been silent for [`TurnConfig::pause_ms`].
-    SpeechPaused {
-        /// Last sample of speech.
-        at: MediaTime,
-    },
-    /// The turn detector's answer.
-    Scored {
-        /// Of which pause.
-        pause: u32,
-        /// How likely the caller is done, 0..1; none if it could not say.
-        probability: Option<f32>,
-    },
-    /// The recogniser's answer: the words of the whole turn so far.
-    Heard {
-        /// Of which pause.
-        pause: u32,
-        /// The words.
-        text: String,
-        /// How sure it is, 0..1.
-        confidence: f32,
-    },
-    /// The recogniser gave up on this pause.
-    HearingFailed {
-        /// Of which pause.
-        pause: u32,
-    },
-    /// The reply's first sample left us.
-    PlayoutStarted {
-        /// Which reply.
-        epoch: Epoch,
-    },
-    /// The reply was played to its end.
-    PlayoutDrained {
-        /// Which reply.
-        epoch: Epoch,
-    },
-    /// The reply could not be made.
-    ReplyFailed {
-        /// Which reply.
-        epoch: Epoch,
-    },
-    /// The client says that the turn is over.
-    CommitAsked,
-    /// The client wants a reply now, without a turn of the caller's.
-    ReplyAsked,
-    /// The client wants the reply to stop.
-    CancelAsked,
-    /// The client throws away what it sent.
-    ClearAsked,
-    /// Time has passed.
-    Tick,
-}
-
-/// Why a turn ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EndReason {
-    /// The caller sounded finished, and the silence that goes with it passed.
-    Scored,
-    /// Only silence said so.
-    Silence,
-    /// The client said so.
-    Client,
-    /// The turn had lasted as long as one may.
-    TooLong,
-}
-
-/// Why a reply was cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CutReason {
-    /// The caller spoke over it.
-    BargeIn,
-    /// The caller went on before it was heard.
-    CallerWentOn,
-    /// The client asked.
-    Client,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "action", rename_all = "snake_case")]
-pub enum Action {
-    /// Recognise the turn so far.
-    Transcribe {
-        /// For which pause.
-        pause: u32,
-    },
-    /// Ask the turn detector.
-    Score {
-        /// For which pause.
-        pause: u32,
-    },
-    /// The pause is over, the caller goes on; what it led to is void.
-    GoOn {
-        /// Which pause.
-        pause: u32,
-        /// It was long enough for the words before it to be final.
-        freeze: bool,
-    },
-    /// Nothing was said: forget the audio.
-    Dismiss,
-    /// Draft a reply, unheard.
-    Draft {
-        /// Under which stamp.
-        epoch: Epoch,
-    },
-    /// Throw a draft away without a trace.
-    Discard {
-        /// Which.
-        epoch: Epoch,
-    },
-    /// The turn is over; the draft of this epoch, if a reply is wanted, becomes the reply.
-    Commit {
-        /// Which.
-        epoch: Epoch,
-        /// The caller's turn is over with it; otherwise only a reply was asked for.
-        turn: bool,
-        /// Whether there is a reply.
-        reply: bool,
-        /// Why now.
-        why: EndReason,
-    },
-    /// Pause playout, drop nothing.
-    Hold {
-        /// Which reply.
-        epoch: Epoch,
-    },
-    /// Go on at the very sample.
-    Resume {
-        /// Which reply.
-        epoch: Epoch,
-    },
-    /// End the reply here.
-    Cut {
-        /// Which reply.
-        epoch: Epoch,
-        /// Why.
-        why: CutReason,
-    },
-}
 
 #[derive(Debug, Clone, PartialEq)]
 enum Caller {
@@ -373,13 +86,15 @@ struct Pause {
     rescored: usize,
     transcribing: bool,
     heard: Option<String>,
+    /// The draft whose turn is over by its silence.
+    decided: Option<Epoch>,
     forced: Option<EndReason>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Reply {
     None,
-    Draft { epoch: Epoch },
+    Draft { epoch: Epoch, ready: bool },
     Awaited { epoch: Epoch },
     Spoken { epoch: Epoch },
     Held { epoch: Epoch, since: MediaTime },
@@ -436,8 +151,8 @@ impl TurnMachine {
     pub fn epoch(&self) -> Option<Epoch> {
         match self.reply {
             Reply::None => None,
-            Reply::Draft { epoch } | Reply::Awaited { epoch } | Reply::Spoken { epoch } => Some(epoch),
-            Reply::Held { epoch, .. } => Some(epoch),
+            Reply::Awaited { epoch } | Reply::Spoken { epoch } => Some(epoch),
+            Reply::Draft { epoch, .. } | Reply::Held { epoch, .. } => Some(epoch),
         }
     }
 
@@ -448,6 +163,7 @@ impl TurnMachine {
             (_, Reply::Spoken { .. }) => "speaking",
             (Caller::Speaking { .. }, _) => "hearing",
             (_, Reply::Awaited { .. }) => "thinking",
+            (Caller::Paused(p), _) if p.decided.is_some() => "thinking",
             (Caller::Paused(_), _) => "hearing",
             (Caller::Silent, _) => "listening",
         }
@@ -472,6 +188,7 @@ impl TurnMachine {
             (Caller::Paused(p), reply) => {
                 let decision = p.heard.as_deref().map(|heard| match reply {
                     Reply::None => self.draft_after_ms(p, heard),
+                    _ if p.decided.is_some() => self.asked_ms(p, heard) + READY_MS_MAX,
                     _ => self.asked_ms(p, heard),
                 });
                 let rescore = self.rescore_ms(p).map(|ms| ms as f32);
@@ -495,6 +212,13 @@ impl TurnMachine {
             }
             Input::Heard { pause, text, confidence } => self.heard(*pause, text, *confidence, &mut actions),
             Input::HearingFailed { pause } => self.hearing_failed(*pause, &mut actions),
+            Input::ReplyReady { epoch } => {
+                if let Reply::Draft { epoch: draft, ready } = &mut self.reply
+                    && draft == epoch
+                {
+                    *ready = true;
+                }
+            }
             Input::PlayoutStarted { epoch } => {
                 if self.reply == (Reply::Awaited { epoch: *epoch }) {
                     self.reply = Reply::Spoken { epoch: *epoch };
@@ -585,6 +309,7 @@ impl TurnMachine {
             rescored: 0,
             transcribing: !manual && (!score || short),
             heard: None,
+            decided: None,
             forced,
         });
         if !manual && (!score || short) {
@@ -654,7 +379,7 @@ impl TurnMachine {
         self.rev += 1;
         let epoch = Epoch { turn: self.turn, rev: self.rev };
         actions.push(Action::Draft { epoch });
-        self.reply = Reply::Draft { epoch };
+        self.reply = Reply::Draft { epoch, ready: false };
         epoch
     }
 
@@ -684,7 +409,7 @@ impl TurnMachine {
     }
 
     fn discard_draft(&mut self, actions: &mut Vec<Action>) {
-        if let Reply::Draft { epoch } = self.reply {
+        if let Reply::Draft { epoch, .. } = self.reply {
             actions.push(Action::Discard { epoch });
             self.reply = Reply::None;
         }
@@ -785,27 +510,43 @@ impl TurnMachine {
         let silence = now.since_ms(p.speech_end) as f32;
         let asked = self.asked_ms(p, &heard);
         let over = p.forced.is_some() || silence >= asked;
-        let why = p.forced.unwrap_or(if p.score.is_some_and(|s| s >= 0.5) {
-            EndReason::Scored
-        } else {
-            EndReason::Silence
-        });
         let respond = self.config.create_response && p.forced != Some(EndReason::Client);
-        let draft_due = over || silence >= self.draft_after_ms(p, &heard);
-        let epoch = match self.reply {
-            Reply::Draft { epoch } => epoch,
-            _ if draft_due && respond => self.draft(actions),
-            _ => Epoch { turn: self.turn, rev: self.rev },
-        };
-        if over {
-            if !respond {
+        if !respond {
+            if over {
                 self.discard_draft(actions);
+                self.commit(Epoch { turn: self.turn, rev: self.rev }, false, actions);
             }
-            actions.push(Action::Commit { epoch, turn: true, reply: respond, why });
-            self.reply = if respond { Reply::Awaited { epoch } } else { Reply::None };
-            self.caller = Caller::Silent;
-            self.next_turn();
+            return;
         }
+        let epoch = match self.reply {
+            Reply::Draft { epoch, .. } => epoch,
+            _ if over || silence >= self.draft_after_ms(p, &heard) => self.draft(actions),
+            _ => return,
+        };
+        if !over {
+            return;
+        }
+        let Caller::Paused(p) = &mut self.caller else { return };
+        let waited_enough = p.forced.is_some() || silence >= asked + READY_MS_MAX;
+        if waited_enough || self.reply == (Reply::Draft { epoch, ready: true }) {
+            self.commit(epoch, true, actions);
+        } else if p.decided != Some(epoch) {
+            p.decided = Some(epoch);
+            actions.push(Action::Decide { epoch });
+        }
+    }
+
+    /// The pause's turn is over.
+    fn commit(&mut self, epoch: Epoch, reply: bool, actions: &mut Vec<Action>) {
+        let Caller::Paused(p) = &self.caller else { return };
+        let why = p.forced.unwrap_or(match p.score {
+            Some(score) if score >= 0.5 => EndReason::Scored,
+            _ => EndReason::Silence,
+        });
+        actions.push(Action::Commit { epoch, turn: true, reply, why });
+        self.reply = if reply { Reply::Awaited { epoch } } else { Reply::None };
+        self.caller = Caller::Silent;
+        self.next_turn();
     }
 }
 

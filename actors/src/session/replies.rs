@@ -44,7 +44,8 @@ struct Marks {
     /// End of the caller's speech; none for a reply that only was asked for.
     speech_end: Option<Instant>,
     heard: Option<Instant>,
-    committed: Option<Instant>,
+    /// When the silence said that the turn is over, or the client did.
+    decided: Option<Instant>,
     first_token: Option<Instant>,
     first_clause: Option<Instant>,
     first_audio: Option<Instant>,
@@ -63,7 +64,7 @@ impl Reply {
             |at: Option<Instant>| at.map(|at| at.saturating_duration_since(origin).as_millis() as u64);
         TurnMetrics {
             turn: self.epoch.turn,
-            endpoint_ms: after(marks.committed),
+            endpoint_ms: after(marks.decided),
             asr_final_ms: after(marks.heard),
             llm_first_token_ms: after(marks.first_token),
             first_sentence_ms: after(marks.first_clause),
@@ -97,7 +98,7 @@ impl State {
             asked: Instant::now(),
             speech_end: self.caller.ended,
             heard: self.caller.heard_at,
-            committed: None,
+            decided: None,
             first_token: None,
             first_clause: None,
             first_audio: None,
@@ -170,6 +171,12 @@ impl State {
         self.void(epoch);
     }
 
+    pub(super) fn decided(&mut self, epoch: Epoch) {
+        if let Some(reply) = self.of(epoch) {
+            reply.marks.decided = Some(Instant::now());
+        }
+    }
+
     pub(super) fn commit(&mut self, epoch: Epoch, turn: bool, reply: bool, why: EndReason) {
         if turn {
             self.end_of_turn(epoch, why);
@@ -179,7 +186,7 @@ impl State {
         }
         let Some(reply) = &mut self.reply else { return };
         reply.committed = true;
-        reply.marks.committed = Some(Instant::now());
+        reply.marks.decided.get_or_insert_with(Instant::now);
         let item = reply.item.clone();
         let previous = self
             .conversation
@@ -281,18 +288,27 @@ impl State {
                 reply.marks.first_clause.get_or_insert_with(Instant::now);
                 reply.clauses.push(text.clone());
                 let (committed, more) = (reply.committed, reply.clauses.len() > 1);
+                let in_text = !reply.aloud;
                 if committed {
                     self.reply_text(epoch, &text, more);
+                } else if in_text && !more {
+                    self.tell(Input::ReplyReady { epoch });
                 }
             }
             Report::Written { epoch, usage, complete } => {
                 let Some(reply) = self.of(epoch) else { return };
                 (reply.usage, reply.complete) = (Some(usage), complete);
+                let nothing_comes = reply.clauses.is_empty() && !reply.committed;
                 self.end_if_silent(epoch);
+                if nothing_comes {
+                    self.tell(Input::ReplyReady { epoch });
+                }
             }
             Report::AudioMade { epoch } => {
-                if let Some(reply) = self.of(epoch) {
-                    reply.marks.first_audio.get_or_insert_with(Instant::now);
+                let Some(reply) = self.of(epoch) else { return };
+                reply.marks.first_audio.get_or_insert_with(Instant::now);
+                if !reply.committed {
+                    self.tell(Input::ReplyReady { epoch });
                 }
             }
             Report::ClauseSpoken { epoch, text, ms } => self.clause_spoken(epoch, &text, ms),
@@ -320,6 +336,7 @@ impl State {
         let Some(reply) = self.of(epoch) else { return };
         reply.failed = Some(message.clone());
         if !reply.committed {
+            self.tell(Input::ReplyReady { epoch });
             return;
         }
         if reply.marks.audible.is_some() {

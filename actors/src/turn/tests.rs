@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use proptest::prelude::*;
 
+use super::endpointing::{PAUSE_ASKED_MAX_MS, SILENCE_LONG_MS};
 use super::*;
 
 fn ms(ms: u64) -> MediaTime {
@@ -27,6 +28,10 @@ fn heard(pause: u32, text: &str) -> Input {
     Input::Heard { pause, text: text.into(), confidence: 0.9 }
 }
 
+fn ready(epoch: Epoch) -> Input {
+    Input::ReplyReady { epoch }
+}
+
 /// Feeds inputs at their times; gives all actions.
 fn run(m: &mut TurnMachine, script: &[(u64, Input)]) -> Vec<Action> {
     script.iter().flat_map(|(at, input)| m.handle(input, ms(*at))).collect()
@@ -44,6 +49,7 @@ fn speaking() -> TurnMachine {
             (2160, paused(2000)),
             (2250, scored(1, 0.95)),
             (2400, heard(1, "I worked on compilers.")),
+            (2600, ready(E11)),
             (2700, Input::Tick),
             (3000, Input::PlayoutStarted { epoch: E11 }),
         ],
@@ -59,17 +65,40 @@ fn speaking() -> TurnMachine {
 }
 
 #[test]
-fn a_finished_turn_is_drafted_at_once_and_committed_after_its_silence() {
+fn a_finished_turn_is_drafted_at_once_and_committed_when_it_can_be_heard() {
     let mut m = machine();
     run(&mut m, &[(100, started(50)), (2160, paused(2000)), (2250, scored(1, 0.95))]);
     assert_eq!(m.handle(&heard(1, "Yes, I did."), ms(2400)), [Action::Draft { epoch: E11 }]);
     assert_eq!(m.handle(&Input::Tick, ms(2430)), []);
     let due = m.next_tick().unwrap();
     assert!(due > ms(2430) && due < ms(2600), "{due:?}");
-    assert_eq!(
-        m.handle(&Input::Tick, due),
-        [Action::Commit { epoch: E11, turn: true, reply: true, why: EndReason::Scored }]
+    let commit = [Action::Commit { epoch: E11, turn: true, reply: true, why: EndReason::Scored }];
+    let mut early = m.clone();
+    assert_eq!(early.handle(&ready(E11), ms(2440)), [], "the silence is not long enough");
+    assert_eq!(early.handle(&Input::Tick, due), commit);
+    assert_eq!(m.handle(&Input::Tick, due), [Action::Decide { epoch: E11 }]);
+    assert_eq!(m.state(), "thinking");
+    assert_eq!(m.clone().handle(&ready(E11), ms(2900)), commit);
+    // A draft that is not heard from is not waited for forever.
+    let due = m.next_tick().unwrap();
+    assert!(due > ms(3800) && due < ms(4100), "{due:?}");
+    assert_eq!(m.handle(&Input::Tick, due), commit);
+}
+
+#[test]
+fn a_decision_that_nobody_heard_of_is_taken_back_without_a_trace() {
+    let mut m = machine();
+    run(
+        &mut m,
+        &[(100, started(50)), (2160, paused(2000)), (2250, scored(1, 0.95)), (2400, heard(1, "Yes."))],
     );
+    assert_eq!(m.handle(&Input::Tick, ms(2500)), [Action::Decide { epoch: E11 }]);
+    assert_eq!(
+        m.handle(&started(2600), ms(2660)),
+        [Action::GoOn { pause: 1, freeze: false }, Action::Discard { epoch: E11 }],
+        "one turn, no commit, no cut"
+    );
+    assert_eq!(m.handle(&ready(E11), ms(2700)), [], "a word of the discarded draft comes too late");
 }
 
 #[test]
@@ -100,7 +129,8 @@ fn an_unsure_score_is_asked_again_and_may_end_the_turn() {
     run(&mut m, &[(3210, scored(1, 0.1)), (3290, heard(1, "I did that."))]);
     assert_eq!(m.handle(&Input::Tick, ms(3300)), [Action::Score { pause: 1 }]);
     assert_eq!(m.handle(&scored(1, 0.95), ms(3350)), [Action::Draft { epoch: E11 }]);
-    let actions = m.handle(&Input::Tick, ms(3460));
+    m.handle(&Input::Tick, ms(3460));
+    let actions = m.handle(&ready(E11), ms(3470));
     assert!(matches!(actions[..], [Action::Commit { why: EndReason::Scored, .. }]), "{actions:?}");
 }
 
@@ -111,6 +141,7 @@ fn a_caller_who_pauses_long_is_given_longer() {
     m.handle(&started(4000), ms(4060));
     run(&mut m, &[(6160, paused(6000)), (6200, scored(2, 0.99)), (6300, heard(2, "I did it."))]);
     let committed = |actions: &[Action]| actions.iter().any(|a| matches!(a, Action::Commit { .. }));
+    m.handle(&ready(E11), ms(7000));
     assert!(!committed(&m.handle(&Input::Tick, ms(7100))), "he went on after a second of silence before");
     assert!(committed(&m.handle(&Input::Tick, ms(7200))));
 }
@@ -134,7 +165,8 @@ fn an_unfinished_turn_gets_the_time_of_a_thinking_pause() {
     let went_on = m.handle(&started(3600), ms(3650));
     assert_eq!(went_on, [Action::GoOn { pause: 1, freeze: true }]);
     run(&mut m, &[(5160, paused(5000)), (5200, heard(2, "I think that it works")), (5210, scored(2, 0.05))]);
-    let actions = m.handle(&Input::Tick, ms(7100));
+    m.handle(&Input::Tick, ms(6800));
+    let actions = m.handle(&ready(E11), ms(7000));
     assert!(
         actions.contains(&Action::Commit { epoch: E11, turn: true, reply: true, why: EndReason::Silence }),
         "{actions:?}"
@@ -158,6 +190,7 @@ fn a_draft_is_discarded_without_a_trace_when_the_caller_goes_on() {
             (4160, paused(4000)),
             (4200, scored(2, 0.9)),
             (4300, heard(2, "Yes and more.")),
+            (4500, ready(Epoch { turn: 1, rev: 2 })),
             (4700, Input::Tick),
         ],
     );
@@ -215,7 +248,7 @@ fn a_caller_who_goes_on_before_the_reply_is_heard_cuts_it() {
         &mut m,
         &[(100, started(50)), (2160, paused(2000)), (2250, scored(1, 0.95)), (2400, heard(1, "Yes."))],
     );
-    m.handle(&Input::Tick, ms(2700));
+    m.handle(&ready(E11), ms(2700));
     let actions = m.handle(&started(2800), ms(2860));
     assert_eq!(actions, [Action::Cut { epoch: E11, why: CutReason::CallerWentOn }]);
 }
@@ -226,6 +259,8 @@ fn without_a_score_silence_decides() {
     run(&mut m, &[(100, started(50)), (2160, paused(2000)), (2300, heard(1, "Yes."))]);
     run(&mut m, &[(2310, Input::Scored { pause: 1, probability: None })]);
     assert_eq!(m.handle(&Input::Tick, ms(2700)), []);
+    m.handle(&Input::Tick, ms(2900));
+    m.handle(&ready(E11), ms(3300));
     let actions = m.handle(&Input::Tick, ms(3400));
     assert!(matches!(actions[..], [.., Action::Commit { why: EndReason::Silence, .. }]), "{actions:?}");
 }
@@ -310,6 +345,7 @@ fn any_input() -> impl Strategy<Value = Input> {
         1 => (1u32..8).prop_map(|pause| Input::HearingFailed { pause }),
         2 => epoch.clone().prop_map(|epoch| Input::PlayoutStarted { epoch }),
         2 => epoch.clone().prop_map(|epoch| Input::PlayoutDrained { epoch }),
+        2 => epoch.clone().prop_map(|epoch| Input::ReplyReady { epoch }),
         1 => epoch.prop_map(|epoch| Input::ReplyFailed { epoch }),
         1 => Just(Input::CommitAsked),
         1 => Just(Input::ReplyAsked),
