@@ -33,6 +33,7 @@ run: setup engines build weights ## prepare everything, then serve (PROFILE=defa
 
 test: setup-test engines build weights-test lint ## prepare everything, then check and test everything
 	scripts/test.sh
+	cargo test --release --locked $(ENGINES) --bins
 	@if [ -f tests/browser/run.mjs ]; then node tests/browser/run.mjs; fi
 
 setup: ## install the system packages that building needs
@@ -49,6 +50,7 @@ crates:
 	done; exit 1
 
 engines: crates ## build the engine processes (C++; minutes the first time)
+	@scripts/native.sh
 	cargo build --release --locked $(ENGINES)
 
 build: crates ## build the viva binary
