@@ -56,6 +56,20 @@ pub enum Piece {
     Ours(MediaTime, Box<[i16; OUT_FRAME]>),
 }
 
+/// Why nothing can be recorded. It names the folder: for logs and operators, not for callers.
+#[derive(Debug, thiserror::Error)]
+#[error("no recording can be written to {}: {cause}", folder.display())]
+pub struct Unwritable {
+    folder: PathBuf,
+    cause: io::Error,
+}
+
+impl Unwritable {
+    fn new(folder: &Path, cause: io::Error) -> Self {
+        Self { folder: folder.to_owned(), cause }
+    }
+}
+
 /// A running recording; dropping it completes the file, a moment later and in the background.
 pub struct Recorder {
     lane: Lane<Piece>,
@@ -66,13 +80,14 @@ pub struct Recorder {
 
 impl Recorder {
     /// Starts a file named after the session, with a sidecar that says whose it is, what the caller agreed to,
-    /// and until when it may be kept. An error names the folder.
-    pub fn start(folder: &Path, id: &SessionId, spec: &SessionSpec) -> io::Result<Self> {
+    /// and until when it may be kept.
+    pub fn start(folder: &Path, id: &SessionId, spec: &SessionSpec) -> Result<Self, Unwritable> {
+        Self::try_start(folder, id, spec).map_err(|cause| Unwritable::new(folder, cause))
+    }
+
+    fn try_start(folder: &Path, id: &SessionId, spec: &SessionSpec) -> io::Result<Self> {
         let lane = Lane::new(LANE);
-        let writer = Writer::create(folder, id, spec, lane.clone()).map_err(|error| {
-            let what = format!("no recording can be written to {}: {error}", folder.display());
-            io::Error::new(error.kind(), what)
-        })?;
+        let writer = Writer::create(folder, id, spec, lane.clone())?;
         let path = writer.path.clone();
         let (wake, woken) = sync_channel::<()>(1);
         let bell = wake.clone();
@@ -110,17 +125,14 @@ impl Drop for Recorder {
 }
 
 /// Whether recordings can be written there; makes the folder. For a server's start: better then than with the
-/// first caller. An error names the folder.
-pub fn check_folder(folder: &Path) -> io::Result<()> {
+/// first caller.
+pub fn check_folder(folder: &Path) -> Result<(), Unwritable> {
     let probe = folder.join(format!(".viva-{:016x}", rand::random::<u64>()));
     let tried = fs::create_dir_all(folder)
         .and_then(|()| private(&probe))
         .and_then(|mut file| file.write_all(b"may we write here?"));
     fs::remove_file(&probe).ok();
-    tried.map_err(|error| {
-        let what = format!("no recording can be written to {}: {error}", folder.display());
-        io::Error::new(error.kind(), what)
-    })
+    tried.map_err(|cause| Unwritable::new(folder, cause))
 }
 
 /// A new file that only our own user may read: what people say in interviews is theirs.

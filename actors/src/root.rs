@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
 use tokio::sync::mpsc;
 
 use crate::gpu::{EngineStatus, Engines, Gpu, GpuMsg, Statuses};
@@ -17,6 +17,7 @@ use crate::metrics as m;
 use crate::playout::Pacer;
 use crate::ports::{OUT_QUEUE, SessionMsg, SessionPorts, SessionSpec};
 use crate::rag::{NoRetriever, Retriever};
+use crate::recorder::Unwritable;
 use crate::session::graph::Lanes;
 use crate::session::{self, Session};
 use crate::types::SessionId;
@@ -50,6 +51,10 @@ pub enum OpenError {
     /// An engine is not there.
     #[error("the server is not ready: {0}")]
     NotReady(String),
+    /// The caller agreed to a recording and none can be written now. The log says why; the caller need not
+    /// know where recordings lie.
+    #[error("no recording can be written now")]
+    RecordingUnavailable,
 }
 
 /// When to come back to a full server: about the time a short conversation still takes.
@@ -110,6 +115,7 @@ impl Actor for Root {
                         OpenError::Full { .. } => "full",
                         OpenError::Draining => "draining",
                         OpenError::NotReady(_) => "not_ready",
+                        OpenError::RecordingUnavailable => "recording_unavailable",
                     };
                     metrics::counter!(m::SESSIONS_REFUSED, "reason" => reason).increment(1);
                 }
@@ -152,6 +158,20 @@ async fn spawn_gpu(me: &ActorRef<RootMsg>, args: &Args) -> Result<ActorRef<GpuMs
     Ok(Actor::spawn_linked(None, Gpu, arguments, me.get_cell()).await?.0)
 }
 
+/// Logs the details, which name folders and inner parts, and gives what a caller may know of them.
+fn not_started(id: &SessionId, error: SpawnErr) -> OpenError {
+    match error {
+        SpawnErr::StartupFailed(why) if why.is::<Unwritable>() => {
+            tracing::error!(session = %id, error = %why, "a caller who asked for a recording was refused");
+            OpenError::RecordingUnavailable
+        }
+        error => {
+            tracing::error!(session = %id, %error, "a session could not be started");
+            OpenError::NotReady("the session could not be started".into())
+        }
+    }
+}
+
 impl State {
     async fn open(&mut self, me: &ActorRef<RootMsg>, spec: SessionSpec) -> Result<SessionPorts, OpenError> {
         if self.closed {
@@ -177,7 +197,7 @@ impl State {
         };
         let (control, _) = Actor::spawn_linked(None, Session, args, me.get_cell())
             .await
-            .map_err(|e| OpenError::NotReady(format!("the session could not be started: {e}")))?;
+            .map_err(|error| not_started(&id, error))?;
         self.sessions.insert(control.get_id(), control.clone());
         self.args.running.store(self.sessions.len(), Ordering::Release);
         Ok(SessionPorts { id, mic: lanes.mic, control, out: receiver })

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use viva_actors::gpu::Engines;
+use viva_actors::recorder::check_folder;
 use viva_actors::root::{Limits, Viva};
 use viva_actors::testkit;
 use viva_models::EngineError;
@@ -82,6 +83,12 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let (engines, voice) = engines(&config, args.engines)?;
     let mut spec = config.session_spec();
     let voice = presets::give_voice(&mut spec, voice);
+    if let Some(folder) = &spec.recordings {
+        check_folder(folder).context(
+            "set recordings.dir in the configuration to a folder that this user may write to, with room on its \
+             disk, or leave it empty to keep no recordings",
+        )?;
+    }
     // The port first: who cannot listen need not load a gigabyte to find out.
     let listener = listen(config.server.listen).await?;
     let address = listener.local_addr().context("the listener has no address")?;

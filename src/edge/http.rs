@@ -206,6 +206,12 @@ fn refused(refusal: &OpenError) -> Response<Body> {
         }
         OpenError::Draining => unavailable("the server is about to end", RETRY_SOON_S),
         OpenError::NotReady(why) => unavailable(why, RETRY_SOON_S),
+        // Nobody knows when: no `Retry-After`.
+        OpenError::RecordingUnavailable => {
+            let message = "This server cannot record now; start without recording, or tell its operator.";
+            let body = ErrorBody::server("recording_unavailable", message);
+            error(StatusCode::SERVICE_UNAVAILABLE, body, None)
+        }
     }
 }
 
