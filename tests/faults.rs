@@ -1,5 +1,5 @@
-//! Faults from outside the protocol: damaged weights, clients too fast or too slow, a disk that is full, an
-//! endpoint that goes away, callers who come and go by the hundred.
+//! Faults from outside the protocol: damaged weights, clients too fast or too slow, disks and
+//! folders that cannot be written, an endpoint that goes away, callers who come and go by the hundred.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,6 +7,8 @@
 mod child;
 #[path = "faults/churn.rs"]
 mod churn;
+#[path = "faults/disk.rs"]
+mod disk;
 #[path = "faults/pace.rs"]
 mod pace;
 #[path = "faults/remote.rs"]

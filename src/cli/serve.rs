@@ -84,10 +84,12 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut spec = config.session_spec();
     let voice = presets::give_voice(&mut spec, voice);
     if let Some(folder) = &spec.recordings {
-        check_folder(folder).context(
-            "set recordings.dir in the configuration to a folder that this user may write to, with room on its \
-             disk, or leave it empty to keep no recordings",
-        )?;
+        check_folder(folder).map_err(|error| {
+            anyhow!(
+                "{error}; let recordings.dir in the configuration name a folder that this user may write to, \
+                 on a disk with room, or leave it empty to keep no recordings"
+            )
+        })?;
     }
     // The port first: who cannot listen need not load a gigabyte to find out.
     let listener = listen(config.server.listen).await?;
