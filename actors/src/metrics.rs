@@ -46,6 +46,10 @@ pub const PACER_LATE_MS: &str = "viva_pacer_late_ms";
 pub const LLM_STEP_SEQUENCES: &str = "viva_llm_step_sequences";
 /// Counter: tokens. Label `kind`: `prompt`, `reused`, `generated`.
 pub const LLM_TOKENS: &str = "viva_llm_tokens_total";
+/// Counter: recordings deleted because their time was over.
+pub const RECORDINGS_DELETED: &str = "viva_recordings_deleted_total";
+/// Counter: tries to delete what may be over that failed.
+pub const RECORDING_DELETIONS_FAILED: &str = "viva_recording_deletions_failed_total";
 
 /// All names with their help text, for the exporter and for documentation.
 pub const ALL: &[(&str, &str)] = &[
@@ -71,6 +75,8 @@ pub const ALL: &[(&str, &str)] = &[
     (PACER_LATE_MS, "Milliseconds the pacer's tick was late"),
     (LLM_STEP_SEQUENCES, "Sequences moved in one step of the language model"),
     (LLM_TOKENS, "Tokens, by kind"),
+    (RECORDINGS_DELETED, "Recordings deleted because their time was over"),
+    (RECORDING_DELETIONS_FAILED, "Recordings that could not be deleted; the log says why"),
 ];
 
 /// A duration as the unit of our histograms.

@@ -5,10 +5,12 @@
 //! only to the server's own user. *Bound:* [`HOURS_MAX`]; a lane that overflows loses its oldest and counts it,
 //! and what the caller loses there is silence in the file. *When the disk is full* the recording ends with a
 //! logged error and the session goes on; what was written until then can be played. *On a crash* of the whole
-//! server the last second at most is lost.
+//! server the last second at most is lost. *In the end* [`sweep`] deletes it, when its time is over.
 //!
 //! The file's time is the media clock: our voice stands where the caller had been heard to when it was sent.
 //! Of a reply that was cut, up to the playout's lead may stand here that nobody heard.
+
+pub mod sweep;
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -29,6 +31,9 @@ use crate::types::{MediaTime, SessionId};
 
 /// The longest recording: a session is an interview, not a day. Its file has 1.4 GB, and a WAV may have 4.
 pub const HOURS_MAX: u64 = 4;
+
+/// Seconds of a day, in which retention counts.
+const DAY: u64 = 24 * 3600;
 
 /// Pieces that may wait for the disk: about ten seconds of both sides.
 const LANE: usize = 1024;
@@ -330,8 +335,6 @@ impl Writer {
 
 /// The sidecar.
 fn about(id: &SessionId, spec: &SessionSpec) -> serde_json::Value {
-    /// Seconds of a day.
-    const DAY: u64 = 24 * 3600;
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     serde_json::json!({
         "session": id,

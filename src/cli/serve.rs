@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use viva_actors::gpu::Engines;
 use viva_actors::recorder::check_folder;
+use viva_actors::recorder::sweep::keep_sweeping;
 use viva_actors::root::{Limits, Viva};
 use viva_actors::testkit;
 use viva_models::EngineError;
@@ -94,6 +95,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     // The port first: who cannot listen need not load a gigabyte to find out.
     let listener = listen(config.server.listen).await?;
     let address = listener.local_addr().context("the listener has no address")?;
+    if let Some(folder) = spec.recordings.clone() {
+        tokio::spawn(keep_sweeping(folder, spec.retention));
+    }
     let limits = Limits { sessions: config.server.sessions_max };
     let viva = Viva::start(engines, limits).await.context("the engines could not be started")?;
     let offer =

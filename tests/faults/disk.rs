@@ -1,4 +1,4 @@
-//! Recordings on a disk that is full, a folder that cannot be written, and a time that is over.
+//! Recordings on a disk that is full, in a folder that cannot be written, and when their time is over.
 
 use std::path::Path;
 use std::time::Duration;
@@ -116,4 +116,32 @@ async fn a_folder_that_cannot_be_written_ends_the_start() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(last.starts_with("error: ") && last.contains(&recordings.display().to_string()), "{said}");
     assert!(last.contains("recordings.dir"), "it says what to do: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_whose_time_is_over_is_gone_soon_after_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let recordings = folder.path().join("recordings");
+    let server = Running::start(&config(&recordings)).await;
+    let mut caller = Caller::connect(server.address, "?record=true&events=extended").await;
+    turn(&mut caller).await;
+    caller.socket.close(None).await.unwrap();
+    server.empty().await;
+    server.stop().await;
+    let files = || std::fs::read_dir(&recordings).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>();
+    let sidecar = files().into_iter().find(|file| file.extension().is_some_and(|e| e == "json")).unwrap();
+    // A server that starts again keeps what still has time, and then the time is over.
+    let server = Running::start(&config(&recordings)).await;
+    server.stop().await;
+    assert_eq!(files().len(), 2);
+    let mut about: serde_json::Value = serde_json::from_slice(&std::fs::read(&sidecar).unwrap()).unwrap();
+    about["delete_after_unix_s"] = about["began_unix_s"].clone();
+    std::fs::write(&sidecar, about.to_string()).unwrap();
+    let server = Running::start(&config(&recordings)).await;
+    let line = server.logged("recordings whose time was over were deleted", WITHIN).await;
+    assert!(line.contains("deleted=1"), "{line}");
+    assert_eq!(files(), Vec::<std::path::PathBuf>::new());
+    let page = get(server.address, "/metrics").await;
+    assert!(page.lines().any(|l| l == "viva_recordings_deleted_total 1"), "{page}");
+    server.stop().await;
 }

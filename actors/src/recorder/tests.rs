@@ -142,15 +142,15 @@ fn what_the_lane_lost_of_the_caller_is_silence() {
     assert!(timeline.left.len() + 3 * VAD_WINDOW * 3 / 2 >= place, "the caller's side has come as far");
 }
 
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let path = std::env::temp_dir().join(format!("viva-recorder-{:016x}", rand::random::<u64>()));
         Self(path)
     }
 
-    fn files(&self) -> Vec<String> {
+    pub(super) fn files(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).unwrap();
         let mut names: Vec<String> =
             entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
@@ -165,7 +165,7 @@ impl Drop for Folder {
     }
 }
 
-fn spec(days: u32) -> SessionSpec {
+pub(super) fn spec(days: u32) -> SessionSpec {
     SessionSpec {
         consent: Consent { recording: true },
         retention: Retention { days },
