@@ -25,8 +25,14 @@ pub const MIC_CHUNK_MAX: usize = 1600;
 /// who sends faster than we can listen loses the oldest, and it is counted.
 pub const MIC_LANE: usize = 512;
 
-/// Outgoing frames and events that wait for a slow edge: five seconds of audio. Beyond that the frames
+/// Outgoing frames and events that wait for a slow edge: ten seconds of audio. Beyond that the frames
 /// are dropped and counted; when even an event finds no room the session ends.
+///
+/// Entries are counted, not bytes, because bytes follow: a frame has 960, half a megabyte for a queue full of
+/// them, and an event is an `Arc` of a line that the session's log keeps anyway. No line is large. The longest
+/// hold a whole turn or reply: some 15 KB of words at the longest turn (300 s), and what the token limit lets a
+/// reply have. Items that a client places or asks for pass by here: they are answered to the one who asked.
+/// What is made of an event for the wire is the edge's own, and bounded there.
 pub const OUT_QUEUE: usize = 512;
 
 /// Everything that can differ from session to session.

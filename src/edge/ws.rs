@@ -1,7 +1,7 @@
 //! The WebSocket transport: events as text frames, audio in base64 inside them.
 //!
-//! *In:* frames of at most [`MESSAGE_MAX`]. *Out:* a queue of [`QUEUE`] frames that a task of its own
-//! writes. *When it is full* the call waits for [`WRITE_WITHIN`], then the client is taken for gone. A
+//! *In:* frames of at most [`MESSAGE_MAX`]. *Out:* a queue of [`QUEUE`] frames and [`QUEUE_BYTES`] that a task
+//! of its own writes. *When it is full* the call waits for [`WRITE_WITHIN`], then the client is taken for gone. A
 //! client that sends nothing at all, not even a pong, for [`SILENT_MAX`] is gone too.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use viva_models::audio::{G711, G711_RATE, Resampler, SPEAK_RATE, g711_encode};
@@ -31,6 +31,11 @@ const _: () = assert!(MESSAGE_MAX > super::intake::APPEND_BYTES_MAX / 3 * 4);
 
 /// Frames that wait to be written: five seconds of paced audio with its events.
 const QUEUE: usize = 256;
+
+/// Bytes that wait to be written. 256 frames of audio have half of it; events are not all small, a
+/// `session.updated` repeats the client's instructions and tools, and a client that asks for many and reads none
+/// must not cost more than one that is slow to listen. An event that is larger alone takes all the room.
+const QUEUE_BYTES: u32 = 1024 * 1024;
 
 /// A ping this often keeps proxies from closing a quiet connection, most of which wait 60 s.
 const PING_EVERY: Duration = Duration::from_secs(15);
@@ -50,7 +55,9 @@ const REASON_MAX: usize = 123;
 /// One client's socket.
 pub struct WsTransport {
     frames: SplitStream<WebSocket>,
-    queue: mpsc::Sender<Outgoing>,
+    queue: mpsc::Sender<(Outgoing, Room)>,
+    /// Bytes that may still wait.
+    room: Arc<Semaphore>,
     writer: JoinHandle<()>,
     /// Why the writer ended, when it was not asked to.
     broke: Arc<OnceLock<&'static str>>,
@@ -70,6 +77,19 @@ enum Outgoing {
     Close(CloseFrame),
 }
 
+/// What a frame takes of the queue's bytes, until it is written or dropped.
+type Room = OwnedSemaphorePermit;
+
+impl Outgoing {
+    fn bytes(&self) -> u32 {
+        let bytes = match self {
+            Self::Text(text) | Self::Audio(text, _) => text.len(),
+            Self::Close(_) => 0,
+        };
+        u32::try_from(bytes).map_or(QUEUE_BYTES, |bytes| bytes.min(QUEUE_BYTES))
+    }
+}
+
 impl WsTransport {
     /// Takes over a socket and starts its writer.
     pub fn new(socket: WebSocket) -> Self {
@@ -81,6 +101,7 @@ impl WsTransport {
         Self {
             frames,
             queue,
+            room: Arc::new(Semaphore::new(QUEUE_BYTES as usize)),
             writer,
             broke,
             cuts,
@@ -91,10 +112,17 @@ impl WsTransport {
     }
 
     async fn send(&self, frame: Outgoing) -> Result<(), Lost> {
-        match self.queue.send_timeout(frame, WRITE_WITHIN).await {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Lost(DEAF.into())),
-            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Lost(self.why_broke().into())),
+        let queued = async {
+            let room = tokio::select! {
+                room = Arc::clone(&self.room).acquire_many_owned(frame.bytes()) => room.ok()?,
+                () = self.queue.closed() => return None,
+            };
+            self.queue.send((frame, room)).await.ok()
+        };
+        match timeout(WRITE_WITHIN, queued).await {
+            Ok(Some(())) => Ok(()),
+            Ok(None) => Err(Lost(self.why_broke().into())),
+            Err(_) => Err(Lost(DEAF.into())),
         }
     }
 
@@ -210,22 +238,23 @@ fn broken(error: &str) -> Inbound {
 /// that does not read.
 async fn write(
     mut sink: SplitSink<WebSocket, Message>,
-    mut queue: mpsc::Receiver<Outgoing>,
+    mut queue: mpsc::Receiver<(Outgoing, Room)>,
     cuts: Arc<AtomicU64>,
     broke: Arc<OnceLock<&'static str>>,
 ) {
     let mut ping = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let (message, last) = tokio::select! {
+        // The room is given back when the frame is written.
+        let (message, _room, last) = tokio::select! {
             next = queue.recv() => match next {
-                Some(Outgoing::Text(text)) => (Message::Text(text.into()), false),
-                Some(Outgoing::Audio(_, at)) if at != cuts.load(Ordering::Acquire) => continue,
-                Some(Outgoing::Audio(text, _)) => (Message::Text(text.into()), false),
-                Some(Outgoing::Close(frame)) => (Message::Close(Some(frame)), true),
+                Some((Outgoing::Text(text), room)) => (Message::Text(text.into()), Some(room), false),
+                Some((Outgoing::Audio(_, at), _)) if at != cuts.load(Ordering::Acquire) => continue,
+                Some((Outgoing::Audio(text, _), room)) => (Message::Text(text.into()), Some(room), false),
+                Some((Outgoing::Close(frame), _)) => (Message::Close(Some(frame)), None, true),
                 None => return,
             },
-            _ = ping.tick() => (Message::Ping(Default::default()), false),
+            _ = ping.tick() => (Message::Ping(Default::default()), None, false),
         };
         let why = match timeout(WRITE_WITHIN, sink.send(message)).await {
             Ok(Ok(())) if !last => continue,

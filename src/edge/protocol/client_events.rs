@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::items::WireItem;
 use super::server_events::ErrorBody;
-use super::session_object::{SessionPatch, TokenLimit};
+use super::session_object::{INSTRUCTIONS_MAX, SessionPatch, TokenLimit};
 
 /// The events a client may send.
 pub const NAMES: [&str; 11] = [
@@ -23,6 +23,16 @@ pub const NAMES: [&str; 11] = [
     "response.create",
     "response.cancel",
 ];
+
+/// Bytes of an event other than an append. Much of what a client sets is kept and said again, in every
+/// `session.updated` or in each response, so a client of many megabytes of tools would cost as much again and
+/// again. The longest instructions we take fit, even where every character is escaped by six.
+pub const EVENT_BYTES_MAX: usize = 512 * 1024;
+
+const _: () = assert!(EVENT_BYTES_MAX > 6 * INSTRUCTIONS_MAX);
+
+/// Bytes of a client's own name for an event: the protocol's limit. A longer one is not repeated in errors.
+const EVENT_ID_MAX: usize = 512;
 
 /// One event, read.
 #[derive(Debug, PartialEq)]
@@ -151,8 +161,14 @@ pub fn parse(text: &str) -> Parsed<'_> {
         Ok(_) => return Parsed { event_id: None, event: Err(not_an_event()) },
         Err(error) => return Parsed { event_id: None, event: Err(unreadable(text, &error)) },
     };
-    let event_id = head.event_id.as_ref().and_then(Value::as_str).map(str::to_owned);
+    let event_id = head.event_id.as_ref().and_then(Value::as_str).filter(|id| id.len() <= EVENT_ID_MAX);
+    let event_id = event_id.map(str::to_owned);
     let event = match head.kind {
+        Some(kind) if text.len() > EVENT_BYTES_MAX && kind != "input_audio_buffer.append" => {
+            let bytes = text.len();
+            let message = format!("An event without audio may have {EVENT_BYTES_MAX} bytes, not {bytes}.");
+            Err(ErrorBody::invalid("event_too_large", message, None))
+        }
         Some(kind) => read(&kind, text),
         None => Err(ErrorBody::invalid(
             "missing_required_parameter",
@@ -291,5 +307,18 @@ mod tests {
         for text in ["7", "[]", "\"x\"", r#"{"type":3}"#] {
             assert_eq!(refused(text).0, "invalid_event", "{text}");
         }
+    }
+    #[test]
+    fn what_is_large_is_refused_unless_it_is_audio_and_never_repeated() {
+        let large = "x".repeat(EVENT_BYTES_MAX);
+        for (kind, field) in [("session.update", "session"), ("response.create", "response"), ("x", "y")] {
+            let text = format!(r#"{{"type":"{kind}","event_id":"e1","{field}":{{"metadata":"{large}"}}}}"#);
+            assert_eq!(refused(&text), ("event_too_large".into(), None, Some("e1".into())));
+        }
+        let append = |id: &str| {
+            format!(r#"{{"type":"input_audio_buffer.append","event_id":"{id}","audio":"{large}"}}"#)
+        };
+        assert!(parse(&append("e1")).event.is_ok());
+        assert_eq!(parse(&append(&large)).event_id, None);
     }
 }
