@@ -1,8 +1,6 @@
 //! Recordings of both sides: with consent only, on one timeline, and never at the session's cost.
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code)]
-#[path = "wire/support.rs"]
 mod support;
 
 use std::path::{Path, PathBuf};

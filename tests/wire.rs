@@ -6,7 +6,6 @@
 mod process;
 #[path = "wire/public_clients.rs"]
 mod public_clients;
-#[path = "wire/support.rs"]
 mod support;
 
 use std::sync::Arc;

@@ -1,8 +1,10 @@
 //! A load run as one page that needs nothing else: figures, and plots as inline SVG.
 
+use std::error::Error;
 use std::fmt::Write as _;
 
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use super::report::{LoadReport, findings};
@@ -22,6 +24,7 @@ const SIZE: (u32, u32) = (760, 320);
 const COLUMNS: usize = 40;
 
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, 's> = ChartContext<'a, SVGBackend<'s>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 type Points = Vec<(f64, f64)>;
 
 /// Draws the page.
@@ -53,7 +56,7 @@ pub fn page(report: &LoadReport<'_>) -> Result<String, PlotError> {
 
 fn plot<F>(name: &'static str, draw: F) -> Result<String, PlotError>
 where
-    F: FnOnce(&Canvas<'_>) -> Result<(), Box<dyn std::error::Error>>,
+    F: FnOnce(&Canvas<'_>) -> Result<(), Box<dyn Error>>,
 {
     let mut svg = String::new();
     {
@@ -65,7 +68,35 @@ where
     Ok(svg)
 }
 
-fn distribution(canvas: &Canvas<'_>, answered: &Points) -> Result<(), Box<dyn std::error::Error>> {
+/// Axes from zero to what is given, with what they count.
+fn axes<'a, 's>(
+    canvas: &'a Canvas<'s>,
+    title: &str,
+    (x_end, x_unit): (f64, &str),
+    (y_end, y_unit): (f64, &str),
+) -> Result<Chart<'a, 's>, Box<dyn Error>> {
+    let mut chart = ChartBuilder::on(canvas)
+        .caption(title, ("sans-serif", 18))
+        .margin(10)
+        .x_label_area_size(40)
+        .y_label_area_size(50)
+        .build_cartesian_2d(0.0..x_end, 0.0..y_end)?;
+    chart.configure_mesh().x_desc(x_unit).y_desc(y_unit).draw()?;
+    Ok(chart)
+}
+
+/// Axes for something that is watched while a run goes on.
+fn over_time<'a, 's>(
+    canvas: &'a Canvas<'s>,
+    title: &str,
+    unit: &str,
+    points: &Points,
+) -> Result<Chart<'a, 's>, Box<dyn Error>> {
+    let seconds = (extent(points.iter().map(|p| p.0)), "seconds into the run");
+    axes(canvas, title, seconds, (extent(points.iter().map(|p| p.1)), unit))
+}
+
+fn distribution(canvas: &Canvas<'_>, answered: &Points) -> Result<(), Box<dyn Error>> {
     let longest = extent(answered.iter().map(|p| p.1));
     let width = longest / COLUMNS as f64;
     let mut columns = [0_u32; COLUMNS];
@@ -73,13 +104,7 @@ fn distribution(canvas: &Canvas<'_>, answered: &Points) -> Result<(), Box<dyn st
         columns[((ms / width) as usize).min(COLUMNS - 1)] += 1;
     }
     let highest = columns.iter().copied().max().unwrap_or(0).max(1);
-    let mut chart = ChartBuilder::on(canvas)
-        .caption("Voice to voice", ("sans-serif", 18))
-        .margin(10)
-        .x_label_area_size(40)
-        .y_label_area_size(50)
-        .build_cartesian_2d(0.0..longest, 0.0..f64::from(highest) * 1.05)?;
-    chart.configure_mesh().x_desc("ms").y_desc("turns").draw()?;
+    let mut chart = axes(canvas, "Voice to voice", (longest, "ms"), (f64::from(highest) * 1.05, "turns"))?;
     chart.draw_series(columns.iter().enumerate().map(|(i, &count)| {
         let left = i as f64 * width;
         Rectangle::new([(left, 0.0), (left + width * 0.92, f64::from(count))], BLUE.mix(0.6).filled())
@@ -87,42 +112,14 @@ fn distribution(canvas: &Canvas<'_>, answered: &Points) -> Result<(), Box<dyn st
     Ok(())
 }
 
-fn scatter(
-    canvas: &Canvas<'_>,
-    title: &str,
-    unit: &str,
-    points: &Points,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let mut chart = ChartBuilder::on(canvas)
-        .caption(title, ("sans-serif", 18))
-        .margin(10)
-        .x_label_area_size(40)
-        .y_label_area_size(50)
-        .build_cartesian_2d(
-            0.0..extent(points.iter().map(|p| p.0)),
-            0.0..extent(points.iter().map(|p| p.1)),
-        )?;
-    chart.configure_mesh().x_desc("seconds into the run").y_desc(unit).draw()?;
+fn scatter(canvas: &Canvas<'_>, title: &str, unit: &str, points: &Points) -> Result<(), Box<dyn Error>> {
+    let mut chart = over_time(canvas, title, unit, points)?;
     chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, BLUE.mix(0.5).filled())))?;
     Ok(())
 }
 
-fn line(
-    canvas: &Canvas<'_>,
-    title: &str,
-    unit: &str,
-    points: &Points,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let mut chart = ChartBuilder::on(canvas)
-        .caption(title, ("sans-serif", 18))
-        .margin(10)
-        .x_label_area_size(40)
-        .y_label_area_size(50)
-        .build_cartesian_2d(
-            0.0..extent(points.iter().map(|p| p.0)),
-            0.0..extent(points.iter().map(|p| p.1)),
-        )?;
-    chart.configure_mesh().x_desc("seconds into the run").y_desc(unit).draw()?;
+fn line(canvas: &Canvas<'_>, title: &str, unit: &str, points: &Points) -> Result<(), Box<dyn Error>> {
+    let mut chart = over_time(canvas, title, unit, points)?;
     chart.draw_series(AreaSeries::new(points.iter().copied(), 0.0, BLUE.mix(0.15)).border_style(BLUE))?;
     Ok(())
 }

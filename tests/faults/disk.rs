@@ -4,13 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::process::Command;
-use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Error::Http;
 
-use super::child::{Running, VIVA};
-use super::get;
-use super::pace::turn;
-use super::support::{Caller, WITHIN};
+use super::support::child::{Running, VIVA, failure, viva};
+use super::support::{Caller, WITHIN, get};
 
 fn config(recordings: &Path) -> String {
     format!("[recordings]\ndir = '{}'\n", recordings.display())
@@ -44,12 +41,12 @@ async fn refuses_to_record(server: &Running, recordings: &Path) {
     assert!(!body.contains(&folder) && !body.contains("panic") && !body.contains("os error"), "{body}");
     let line = server.logged("no recording can be written", Duration::from_secs(5)).await;
     assert!(line.contains(&folder) && line.contains("ERROR"), "{line}");
-    let page = get(server.address, "/metrics").await;
+    let (_, _, page) = get(server.address, "/metrics", "").await;
     let counted =
         |l: &str| l.starts_with("viva_sessions_refused_total") && l.contains("recording_unavailable");
     assert!(page.lines().any(counted), "{page}");
     let mut caller = Caller::connect(server.address, "?events=extended").await;
-    turn(&mut caller).await;
+    caller.answered_after_ms().await;
     caller.socket.close(None).await.unwrap();
     server.empty().await;
 }
@@ -61,11 +58,11 @@ async fn a_full_disk_ends_the_recording_and_not_the_session() {
     // Room for one second.
     let server = on_a_disk_of("200", &recordings, &folder.path().join("viva.toml")).await;
     let mut caller = Caller::connect(server.address, "?record=true&events=extended").await;
-    turn(&mut caller).await;
+    caller.answered_after_ms().await;
     let line = server.logged("is the disk full?", Duration::from_secs(5)).await;
     println!("{line}");
-    turn(&mut caller).await;
-    let page = get(server.address, "/metrics").await;
+    caller.answered_after_ms().await;
+    let (_, _, page) = get(server.address, "/metrics", "").await;
     let counted = page
         .lines()
         .any(|l| l.starts_with("viva_drops_total") && l.contains("\"recorder\"") && l.contains("\"disk\""));
@@ -107,13 +104,11 @@ async fn a_folder_that_cannot_be_written_ends_the_start() {
     std::fs::write(&file, "").unwrap();
     let recordings = file.join("in it");
     std::fs::write(&config_file, config(&recordings)).unwrap();
-    let mut command = Command::new(VIVA);
-    command.args(["serve", "--engines", "fake", "--listen", "127.0.0.1:0", "--config"]).arg(&config_file);
-    let output = timeout(WITHIN, command.kill_on_drop(true).output()).await.expect("it ends").unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let mut command = viva(["serve", "--engines", "fake", "--listen", "127.0.0.1:0", "--config"]);
+    command.arg(&config_file);
+    let (said, _) = failure(command, WITHIN).await;
     let last = said.lines().last().unwrap_or_default();
     println!("{last}");
-    assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(last.starts_with("error: ") && last.contains(&recordings.display().to_string()), "{said}");
     assert!(last.contains("recordings.dir"), "it says what to do: {said}");
 }
@@ -124,7 +119,7 @@ async fn a_recording_whose_time_is_over_is_gone_soon_after_the_start() {
     let recordings = folder.path().join("recordings");
     let server = Running::start(&config(&recordings)).await;
     let mut caller = Caller::connect(server.address, "?record=true&events=extended").await;
-    turn(&mut caller).await;
+    caller.answered_after_ms().await;
     caller.socket.close(None).await.unwrap();
     server.empty().await;
     server.stop().await;
@@ -141,7 +136,7 @@ async fn a_recording_whose_time_is_over_is_gone_soon_after_the_start() {
     let line = server.logged("recordings whose time was over were deleted", WITHIN).await;
     assert!(line.contains("deleted=1"), "{line}");
     assert_eq!(files(), Vec::<std::path::PathBuf>::new());
-    let page = get(server.address, "/metrics").await;
+    let (_, _, page) = get(server.address, "/metrics", "").await;
     assert!(page.lines().any(|l| l == "viva_recordings_deleted_total 1"), "{page}");
     server.stop().await;
 }

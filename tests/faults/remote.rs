@@ -14,7 +14,7 @@ use viva::config::Config;
 use viva_actors::ports::SessionSpec;
 use viva_models::registry::open_llm;
 
-use super::support::{Caller, Server, fakes, speech};
+use super::support::{Caller, Server, fakes};
 
 /// What it says, a word an event.
 const ANSWER: &str = "That sounds like good work. Who was it for?";
@@ -80,13 +80,6 @@ async fn answer(mut stream: TcpStream, sent: mpsc::UnboundedSender<Value>) -> Op
     stream.write_all(end.as_bytes()).await.ok()
 }
 
-/// The caller speaks; how the response ended.
-async fn turn(caller: &mut Caller) -> Value {
-    let from = caller.seen.len();
-    caller.speak(&speech(900)).await;
-    caller.hush_until("response.done", from).await["response"].clone()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_answers_and_its_loss_fails_replies_not_sessions() {
     let mut endpoint = Endpoint::start().await;
@@ -100,7 +93,7 @@ async fn an_endpoint_answers_and_its_loss_fails_replies_not_sessions() {
     let server = Server::with(engines, 8, SessionSpec::default()).await;
     let mut caller = Caller::connect(server.address, "").await;
 
-    let response = turn(&mut caller).await;
+    let response = caller.turn(900).await;
     assert_eq!(response["status"], "completed", "{response}");
     assert_eq!(response["output"][0]["content"][0]["transcript"], ANSWER, "{response}");
     let body = endpoint.bodies.recv().await.unwrap();
@@ -111,14 +104,14 @@ async fn an_endpoint_answers_and_its_loss_fails_replies_not_sessions() {
 
     endpoint.go_away().await;
     let began = std::time::Instant::now();
-    let response = turn(&mut caller).await;
+    let response = caller.turn(900).await;
     println!("without it, after {:?}: {}", began.elapsed(), response["status_details"]);
     assert_eq!(response["status"], "failed", "{response}");
     let why = response["status_details"].to_string();
     assert!(why.contains(&endpoint.address.to_string()) || why.contains("unavailable"), "{why}");
 
     endpoint.come_back().await;
-    let response = turn(&mut caller).await;
+    let response = caller.turn(900).await;
     assert_eq!(response["status"], "completed", "the session goes on: {response}");
     assert_eq!(server.viva.sessions(), 1);
     drop(caller);

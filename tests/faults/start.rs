@@ -13,7 +13,7 @@ use viva_actors::root::{Limits, OpenError, Viva};
 use viva_models::EngineError;
 use viva_models::fetch::{Weights, models_dir};
 
-use super::child::refusal;
+use super::support::child::{failure, viva};
 use super::support::fakes;
 
 /// A folder like the one of the weights, of links to its files; those under `without` are left out.
@@ -42,7 +42,9 @@ async fn check(which: impl Fn(&Weights) -> PathBuf, damage: impl Fn(&[u8]) -> Ve
     let bad = folder.path().join(good.strip_prefix(&models).unwrap());
     linked(&models, folder.path(), &bad);
     File::create_new(&bad).unwrap().write_all(&damage(&fs::read(&good).unwrap())).unwrap();
-    let (said, took) = refusal(folder.path()).await;
+    let mut command = viva(["serve", "--listen", "127.0.0.1:0", "--profile", "test", "--models"]);
+    command.arg(folder.path());
+    let (said, took) = failure(command, Duration::from_secs(60)).await;
     let last = said.lines().last().unwrap_or_default();
     println!("{}: after {took:?}: {last}", good.display());
     let name = good.file_name().unwrap().to_string_lossy().into_owned();

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::child::Running;
+use super::support::child::Running;
 use super::support::{Caller, append, speech};
 
 /// Audio in one append, milliseconds, and how often one is sent.

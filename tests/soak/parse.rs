@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use viva::edge::protocol::parse;
 
-use super::child::Running;
-use super::churn::seed;
+use super::support::child::Running;
+use super::support::churn::seed;
 use super::support::{Caller, append, speech};
 
 /// Events against the parser alone: about a minute.

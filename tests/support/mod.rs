@@ -1,4 +1,9 @@
-//! A server in this process with the test kit's engines, and a caller who can also misbehave.
+//! What the tests at the boundary share: a server in this process with the test kit's engines, one in a
+//! process of its own ([`child`]), a caller who can also misbehave, and many who come and go ([`churn`]).
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+pub mod child;
+pub mod churn;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -89,18 +94,22 @@ impl Server {
 
     /// A plain HTTP request with more headers. Returns status, head, and body.
     pub async fn get(&self, path: &str, headers: &str) -> (u16, String, String) {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let host = self.address;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close, Upgrade\r\n{headers}\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        timeout(WITHIN, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, head.to_lowercase(), body.to_owned())
+        get(self.address, path, headers).await
     }
+}
+
+/// A plain HTTP request with more headers. Returns status, head, and body.
+pub async fn get(host: SocketAddr, path: &str, headers: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(host).await.unwrap();
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close, Upgrade\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    timeout(WITHIN, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_lowercase(), body.to_owned())
 }
 
 /// One recorder serves all servers of this process.
@@ -212,6 +221,21 @@ impl Caller {
             assert!(Instant::now() < end, "no {kind} in time; came {:?}", self.types(from));
             self.speak(&[0; 480]).await;
         }
+    }
+
+    /// Speaks, and waits for the end of the answer; the response as it ended.
+    pub async fn turn(&mut self, speech_ms: usize) -> Value {
+        let from = self.seen.len();
+        self.speak(&speech(speech_ms)).await;
+        self.hush_until("response.done", from).await["response"].clone()
+    }
+
+    /// A turn that must be answered; its voice-to-voice time. For callers with `events=extended`.
+    pub async fn answered_after_ms(&mut self) -> u64 {
+        let from = self.seen.len();
+        let response = self.turn(900).await;
+        assert_eq!(response["status"], "completed", "{response}");
+        self.hush_until("metrics.turn", from).await["voice_to_voice_ms"].as_u64().unwrap()
     }
 
     pub fn types(&self, from: usize) -> Vec<String> {

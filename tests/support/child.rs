@@ -1,7 +1,7 @@
 //! The program as a child process whose log, memory, threads and files can be looked at.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,10 +10,27 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::support::WITHIN;
+use super::WITHIN;
 
 /// The binary under test.
 pub const VIVA: &str = env!("CARGO_BIN_EXE_viva");
+
+/// `viva` with these arguments, which ends with whoever holds it.
+pub fn viva<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
+    let mut command = Command::new(VIVA);
+    command.args(args).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// Runs this command, which must fail as `viva` does; gives what it said, and how long it took.
+pub async fn failure(mut command: Command, within: Duration) -> (String, Duration) {
+    let began = Instant::now();
+    let output = timeout(within, command.output()).await.expect("it ends by itself").unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("listening"), "{said}");
+    (said, began.elapsed())
+}
 
 /// A server on the fake engines. Dropping it kills it.
 pub struct Running {
@@ -36,8 +53,8 @@ impl Running {
     pub async fn start(config: &str) -> Self {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), config).unwrap();
-        let mut command = Command::new(VIVA);
-        command.args(["serve", "--engines", "fake", "--listen", "127.0.0.1:0", "--config"]).arg(file.path());
+        let mut command = viva(["serve", "--engines", "fake", "--listen", "127.0.0.1:0", "--config"]);
+        command.arg(file.path());
         Self::of(command).await
     }
 
@@ -69,17 +86,25 @@ impl Running {
 
     pub fn holdings(&self) -> Holdings {
         let count = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", self.pid)).unwrap().count();
+        Holdings { resident_kb: self.kb("VmRSS:"), threads: count("task"), files: count("fd") }
+    }
+
+    /// The most memory it ever had.
+    pub fn peak_kb(&self) -> u64 {
+        self.kb("VmHWM:")
+    }
+
+    fn kb(&self, what: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-        let resident = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
-        let resident_kb = resident.trim().trim_end_matches(" kB").parse().unwrap();
-        Holdings { resident_kb, threads: count("task"), files: count("fd") }
+        let line = status.lines().find_map(|l| l.strip_prefix(what)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Waits until no session runs, by its own account.
     pub async fn empty(&self) {
         let end = Instant::now() + WITHIN;
         loop {
-            let page = super::get(self.address, "/readyz").await;
+            let (_, _, page) = super::get(self.address, "/readyz", "").await;
             if page.contains("\"sessions\":0") {
                 return;
             }
@@ -89,8 +114,24 @@ impl Running {
     }
 
     /// Ends it as an operator does; it must end well.
-    pub async fn stop(mut self) {
-        assert!(signal(self.pid, "TERM").await);
+    pub async fn stop(self) {
+        self.asked_to_end().await;
+        self.ended().await;
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Sends it the signal on which it takes no new callers, lets the others end, and ends.
+    pub async fn asked_to_end(&self) {
+        let mut kill = Command::new("kill");
+        assert!(kill.args(["-TERM", &self.pid.to_string()]).status().await.unwrap().success());
+    }
+
+    /// Waits for its end, which must be a good one.
+    pub async fn ended(mut self) {
         let status = timeout(WITHIN, self.child.wait()).await.expect("it ends").unwrap();
         assert_eq!(status.code(), Some(0), "{:#?}", self.log.lock().unwrap());
         let log = self.log.lock().unwrap();
@@ -103,25 +144,4 @@ async fn keep(stderr: impl AsyncRead + Unpin, log: Arc<Mutex<Vec<String>>>) {
     while let Ok(Some(line)) = lines.next_line().await {
         log.lock().unwrap().push(line);
     }
-}
-
-pub async fn signal(pid: u32, name: &str) -> bool {
-    Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().await.unwrap().success()
-}
-
-/// Runs `viva serve` on real engines from this folder of weights; gives what it said when it had failed, and
-/// how long it took.
-pub async fn refusal(models: &Path) -> (String, Duration) {
-    let began = Instant::now();
-    let output = Command::new(VIVA)
-        .args(["serve", "--listen", "127.0.0.1:0", "--profile", "test", "--models"])
-        .arg(models)
-        .kill_on_drop(true)
-        .stdin(Stdio::null())
-        .output();
-    let output = timeout(Duration::from_secs(60), output).await.expect("it ends by itself").unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(!String::from_utf8_lossy(&output.stdout).contains("listening"), "{said}");
-    (said, began.elapsed())
 }
