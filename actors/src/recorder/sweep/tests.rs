@@ -91,9 +91,10 @@ fn what_is_not_ours_stays() {
     fs::create_dir_all(&folder.0).unwrap();
     let target = record(&elsewhere, 1);
     let [linked, rewritten, other, dir] = std::array::from_fn(|_| SessionId::random());
-    // Links to a recording that is over, by our names.
-    symlink(file(&elsewhere, &target, "wav"), file(&folder, &linked, "wav")).unwrap();
-    symlink(file(&elsewhere, &target, "json"), file(&folder, &linked, "json")).unwrap();
+    // Links to a recording that is over: to both of its files by their own names, and to the sound by another.
+    for (ending, name) in [("wav", &target), ("json", &target), ("wav", &linked)] {
+        symlink(file(&elsewhere, &target, ending), file(&folder, name, ending)).unwrap();
+    }
     // Sidecars that are whole and not what we write.
     let about = fs::read(file(&elsewhere, &target, "json")).unwrap();
     fs::write(file(&folder, &rewritten, "json"), about).unwrap();
