@@ -72,7 +72,7 @@ impl Chosen {
                     decode_threads: decode_threads(&needed().llm, cores.llm as usize),
                     gpu_layers: u32::MAX >> 16,
                     context: CONTEXT,
-                    sequences: config.server.sessions_max as u32,
+                    sequences: (config.server.sessions_max as u32).min(LlamaSpec::SEQUENCES_MAX),
                     cache_tokens: None,
                 })
             }),

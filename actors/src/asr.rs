@@ -15,7 +15,7 @@ use viva_models::asr::agreement::Agreement;
 use viva_models::audio::LISTEN_RATE;
 use viva_models::{AsrJob, Cancel, EngineError, Transcription};
 
-use crate::gpu::work::{Answer, Job};
+use crate::gpu::work::{Answer, Job, Stake};
 use crate::gpu::{Submitter, within};
 use crate::lane::Lane;
 use crate::ports::ListeningConfig;
@@ -136,6 +136,15 @@ pub struct State {
     next_at: MediaTime,
 }
 
+impl Drop for State {
+    fn drop(&mut self) {
+        // Nobody reads its answer any more.
+        if let Some(running) = &self.running {
+            running.cancel();
+        }
+    }
+}
+
 impl Actor for Asr {
     type Msg = Msg;
     type State = State;
@@ -235,7 +244,7 @@ impl State {
         });
         let job = Job::Asr { job, reply };
         let due = if pause.is_some() { DUE_MS } else { 4 * DUE_MS };
-        self.running = Some(self.args.submitter.submit(job, within(due), false));
+        self.running = Some(self.args.submitter.submit(job, within(due), Stake::Wanted));
     }
 
     fn score(&mut self, pause: u32) {
@@ -252,7 +261,7 @@ impl State {
             };
             reporter.tell(Report::Scored { pause, probability });
         });
-        self.args.submitter.submit(Job::Turn { samples, reply }, within(DUE_MS), false);
+        self.args.submitter.submit(Job::Turn { samples, reply }, within(DUE_MS), Stake::Wanted);
     }
 
     fn go_on(&mut self, freeze: bool) {

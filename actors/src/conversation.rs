@@ -11,6 +11,10 @@ use crate::event::ItemId;
 /// are forgotten first.
 pub const ITEMS_MAX: usize = 512;
 
+/// Bytes of words a conversation keeps: an hour of talk is about 60 KB, and a prompt has room for a hundredth of
+/// this. What a client types or places may be longer than what is said; the oldest is forgotten first.
+pub const BYTES_MAX: usize = 1024 * 1024;
+
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
@@ -87,8 +91,13 @@ impl Conversation {
         };
         let previous = at.checked_sub(1).map(|p| self.items[p].id.clone());
         self.items.insert(at, item);
-        if self.items.len() > ITEMS_MAX {
-            self.items.remove(0);
+        let mut bytes: usize = self.items.iter().map(|i| i.text.len()).sum();
+        // The new item stays, wherever it was placed.
+        let mut kept = at;
+        while self.items.len() > 1 && (self.items.len() > ITEMS_MAX || bytes > BYTES_MAX) {
+            let oldest = usize::from(kept == 0);
+            bytes -= self.items.remove(oldest).text.len();
+            kept = kept.saturating_sub(1);
         }
         Ok(previous)
     }
@@ -101,10 +110,14 @@ impl Conversation {
     }
 
     /// What the model reads: `instructions`, then as many of the latest items as fit `chars_max`
-    /// characters, then the caller's `words` that are not an item yet. Neighbours of one role are one
-    /// message, since chat templates expect the roles to take turns.
+    /// bytes, then the caller's `words` that are not an item yet. What was said last is always there: where it is
+    /// too long, its end is. Neighbours of one role are one message, since chat templates expect the roles to
+    /// take turns.
     pub fn messages(&self, instructions: &str, words: Option<&str>, chars_max: usize) -> Vec<Message> {
         let mut room = chars_max.saturating_sub(instructions.len());
+        let last_max = room.max(LAST_MIN);
+        let words = words.map(|words| tail(words.trim(), last_max)).filter(|words| !words.is_empty());
+        room = room.saturating_sub(words.map_or(0, str::len));
         let mut first = self.items.len();
         for (i, item) in self.items.iter().enumerate().rev() {
             let Some(left) = room.checked_sub(item.text.len() + 16) else { break };
@@ -126,6 +139,9 @@ impl Conversation {
             }
         };
         say(Role::System, instructions);
+        if let (None, true, Some(last)) = (words, first == self.items.len(), self.items.last()) {
+            say(last.role, tail(&last.text, last_max));
+        }
         for item in &self.items[first..] {
             say(item.role, &item.text);
         }
@@ -134,6 +150,19 @@ impl Conversation {
         }
         messages
     }
+}
+
+/// Bytes that what was said last has in a prompt, however long the instructions are: a paragraph.
+const LAST_MIN: usize = 500;
+
+/// The end of a text, from a word's start on, in at most so many bytes.
+fn tail(text: &str, bytes_max: usize) -> &str {
+    if text.len() <= bytes_max {
+        return text;
+    }
+    let from = text.len() - bytes_max;
+    let from = (from..text.len()).find(|&i| text.is_char_boundary(i)).unwrap_or(text.len());
+    text[from..].split_once(char::is_whitespace).map_or(&text[from..], |(_, rest)| rest)
 }
 
 #[cfg(test)]
@@ -173,6 +202,41 @@ mod tests {
         let short = c.messages("be kind", None, 40);
         assert_eq!(short.len(), 2, "only the last item fits");
         assert_eq!(short[1].role, Role::Assistant);
+    }
+
+    #[test]
+    fn what_was_said_last_is_read_however_long_it_is() {
+        let mut c = Conversation::default();
+        c.insert(item("a", Role::User, "earlier words"), Place::Last).unwrap();
+        let long = "word ".repeat(1_000);
+        let m = c.messages("be kind", Some(&long), 2_000);
+        let bytes: usize = m.iter().map(|m| m.content.len()).sum();
+        assert!(m.len() == 2 && bytes <= 2_000 && m[1].content.len() > 1_900, "{bytes}");
+        assert!(m[1].content.starts_with("word"));
+        c.insert(item("b", Role::User, &long), Place::Last).unwrap();
+        let m = c.messages("be kind", None, 2_000);
+        assert_eq!(m.len(), 2, "an item that does not fit whole is there with its end");
+        let m = c.messages(&"x".repeat(5_000), Some("I did."), 2_000);
+        assert_eq!(m[1].content, "I did.", "whatever the instructions");
+        assert_eq!(tail("äöü", 3), "ü", "never half a letter");
+    }
+
+    #[test]
+    fn words_are_bounded_and_an_item_that_was_just_placed_stays() {
+        let mut c = Conversation::default();
+        for i in 0..ITEMS_MAX {
+            c.insert(item(&i.to_string(), Role::User, "x"), Place::Last).unwrap();
+        }
+        c.insert(item("root", Role::System, "first"), Place::First).unwrap();
+        assert_eq!(
+            (c.items().len(), c.items()[0].id.as_str(), c.items()[1].id.as_str()),
+            (ITEMS_MAX, "root", "1")
+        );
+        for i in 0..20 {
+            c.insert(item(&format!("big{i}"), Role::User, &"y".repeat(BYTES_MAX / 10)), Place::Last).unwrap();
+        }
+        assert!(c.items().iter().map(|i| i.text.len()).sum::<usize>() <= BYTES_MAX);
+        assert_eq!(c.items().last().unwrap().id, "big19");
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct Args {
 pub enum Msg {
     /// Speech is there.
     Doorbell,
+    /// It is time to see again whether the playout has room.
+    LookAgain,
     /// Another voice's gain.
     Gain(f32),
     /// Fail, to see the restart table at work.
@@ -62,6 +64,8 @@ pub struct State {
     waiting: VecDeque<PlayItem>,
     /// Samples of the clause so far.
     clause: u64,
+    /// A look has been ordered: one at a time.
+    looking: bool,
 }
 
 impl Actor for Enhancer {
@@ -81,6 +85,7 @@ impl Actor for Enhancer {
             ready: Vec::with_capacity(SPEAK_RATE as usize),
             waiting: VecDeque::new(),
             clause: 0,
+            looking: false,
             args,
         })
     }
@@ -88,6 +93,7 @@ impl Actor for Enhancer {
     async fn handle(&self, me: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
         match msg {
             Msg::Doorbell => state.args.speech.answer(),
+            Msg::LookAgain => state.looking = false,
             Msg::Gain(gain) => state.chain.set_gain(gain),
             #[cfg(any(test, feature = "testkit"))]
             Msg::Panic => panic!("asked to"),
@@ -96,7 +102,10 @@ impl Actor for Enhancer {
             let Some(speech) = state.args.speech.pop() else { return Ok(()) };
             state.take(speech)?;
         }
-        me.send_after(LOOK_AGAIN, || Msg::Doorbell);
+        if !state.looking {
+            state.looking = true;
+            me.send_after(LOOK_AGAIN, || Msg::LookAgain);
+        }
         Ok(())
     }
 }

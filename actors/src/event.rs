@@ -33,6 +33,8 @@ pub enum Outcome {
     Completed,
     /// Ended because it had reached the token limit; what there was has been played.
     Incomplete,
+    /// Ended early because its writer was lost; what there was has been played.
+    Shortened,
     /// Stopped before its end.
     Cut(CutReason),
     /// Could not be made (or not to its end); says why.

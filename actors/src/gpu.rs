@@ -23,12 +23,11 @@ use viva_models::{Asr, Cancel, Embedder, EngineError, Llm, Tts, TurnDetector, Va
 
 use crate::lane::Lane;
 use crate::metrics as m;
-use crate::types::Stage;
 
 use device::{LinkHandle, LinkStatus, Opener, spawn_link};
 use policy::Candidate;
 use sequences::{Book, LlmLink, Outcome, spawn_llm};
-use work::{Job, Work};
+use work::{Job, Stake, Work};
 
 /// Work of one session that may wait to be read by the scheduler. By construction a session has at most
 /// one window, one decision, two recognitions, two clauses, one lookup and one text under way.
@@ -115,13 +114,7 @@ pub enum GpuMsg {
 pub struct SteppedReport(Outcome);
 
 /// The kinds of engines that take jobs, in the order of their links.
-const KINDS: [(&str, Stage); 5] = [
-    ("vad", Stage::Vad),
-    ("turn", Stage::Vad),
-    ("asr", Stage::Asr),
-    ("tts", Stage::Tts),
-    ("embed", Stage::Rag),
-];
+const KINDS: [&str; 5] = ["vad", "turn", "asr", "tts", "embed"];
 
 /// A session's way to the scheduler. The last clone's drop releases everything the session holds there.
 #[derive(Clone)]
@@ -156,9 +149,10 @@ impl Submitter {
 
     /// Asks for work to be done by `deadline`. Returns the flag that makes it void. A full lane fails
     /// the work at once.
-    pub fn submit(&self, job: Job, deadline: Instant, speculative: bool) -> Cancel {
+    pub fn submit(&self, job: Job, deadline: Instant, stake: Stake) -> Cancel {
         let cancel = Cancel::new();
-        let work = Work { job, deadline, submitted: Instant::now(), cancel: cancel.clone(), speculative };
+        let (submitted, session) = (Instant::now(), self.0.key);
+        let work = Work { job, deadline, submitted, cancel: cancel.clone(), stake, session };
         if let Err(work) = self.0.lane.push(work) {
             metrics::counter!(m::DROPS, "stage" => "gpu", "reason" => "submissions_full").increment(1);
             work.job.fail(EngineError::Failed("the scheduler does not keep up with this session".into()));
@@ -227,12 +221,12 @@ impl Actor for Gpu {
             }
         };
         let links = [
-            Some(spawn_link(Stage::Vad, "vad", engines.vad, device::run_vad, idle(0))?),
-            Some(spawn_link(Stage::Vad, "turn", engines.turn, device::run_turn, idle(1))?),
-            Some(spawn_link(Stage::Asr, "asr", engines.asr, device::run_asr, idle(2))?),
-            Some(spawn_link(Stage::Tts, "tts", engines.tts, device::run_tts, idle(3))?),
+            Some(spawn_link("vad", engines.vad, device::run_vad, idle(0))?),
+            Some(spawn_link("turn", engines.turn, device::run_turn, idle(1))?),
+            Some(spawn_link("asr", engines.asr, device::run_asr, idle(2))?),
+            Some(spawn_link("tts", engines.tts, device::run_tts, idle(3))?),
             match engines.embed {
-                Some(opener) => Some(spawn_link(Stage::Rag, "embed", opener, device::run_embed, idle(4))?),
+                Some(opener) => Some(spawn_link("embed", opener, device::run_embed, idle(4))?),
                 None => None,
             },
         ];
@@ -243,7 +237,7 @@ impl Actor for Gpu {
         let mut list: Vec<_> = KINDS
             .iter()
             .zip(&links)
-            .filter_map(|((kind, _), link)| link.as_ref().map(|l| (*kind, Arc::clone(&l.status))))
+            .filter_map(|(kind, link)| link.as_ref().map(|l| (*kind, Arc::clone(&l.status))))
             .collect();
         list.push(("llm", Arc::clone(&llm.status)));
         *statuses.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = list;
@@ -279,6 +273,9 @@ impl Actor for Gpu {
             GpuMsg::Released(key) => {
                 state.lanes.remove(&key);
                 state.book.release(key);
+                for queue in &mut state.queues {
+                    drop_void(queue, |work| work.session == key);
+                }
             }
             GpuMsg::Doorbell(key) => state.collect(key),
             GpuMsg::Idle(link) => {
@@ -320,7 +317,7 @@ impl GpuState {
                 }
             };
             if self.links[queue].is_none() {
-                work.job.fail(EngineError::Invalid(format!("no {} engine is configured", KINDS[queue].0)));
+                work.job.fail(EngineError::Invalid(format!("no {} engine is configured", KINDS[queue])));
                 continue;
             }
             self.queues[queue].push(work);
@@ -333,16 +330,16 @@ impl GpuState {
         let mut candidates = Vec::with_capacity(LLM + 1);
         for link in 0..LLM {
             let queue = &mut self.queues[link];
-            drop_void(queue);
+            drop_void(queue, |work| work.cancel.is_cancelled());
             if self.busy[link] || queue.is_empty() {
                 continue;
             }
-            queue.sort_by_key(|w| (w.speculative, w.deadline));
+            queue.sort_by_key(|w| (w.speculative(), w.deadline));
             let head = &queue[0];
             candidates.push(Candidate {
                 link,
                 deadline_us: sequences::micros(head.deadline),
-                speculative: head.speculative,
+                speculative: head.speculative(),
                 cores: self.cores[link],
             });
         }
@@ -380,10 +377,10 @@ impl GpuState {
 }
 
 /// Removes work nobody waits for any more, telling whoever asked.
-fn drop_void(queue: &mut Vec<Work>) {
+fn drop_void(queue: &mut Vec<Work>, void: impl Fn(&Work) -> bool) {
     let mut i = 0;
     while i < queue.len() {
-        if queue[i].cancel.is_cancelled() {
+        if void(&queue[i]) {
             queue.swap_remove(i).job.fail(EngineError::Cancelled);
         } else {
             i += 1;

@@ -7,12 +7,13 @@
 //! was written is spoken and the reply ends there.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use viva_models::{Begun, Cancel, EngineError, Message, Prompt, Sampling, StopReason};
 
 use crate::event::Usage;
-use crate::gpu::work::{GenEvent, Job};
+use crate::gpu::work::{GenEvent, Job, Stake};
 use crate::gpu::{Submitter, within};
 use crate::lane::Lane;
 use crate::rag::DraftRequest;
@@ -37,6 +38,12 @@ const CLAUSE_MAX: usize = 180;
 
 /// When a reply's first clause is due.
 const DUE_MS: u64 = 300;
+
+/// When words that are read ahead are due: nothing waits for them.
+const AHEAD_DUE_MS: u64 = 2_000;
+
+/// How soon to look again whether the voice has room: it reads a clause at a time, each takes a while.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Tokens that may wait to be read: as many as the longest reply has.
 pub const TOKENS_LANE: usize = 4096;
@@ -69,12 +76,14 @@ pub struct Args {
 
 /// What the stage is told.
 pub enum Msg {
-    /// A draft request, a token or room for a clause is there.
+    /// A draft request or a token is there.
     Doorbell,
+    /// It is time to see again whether the voice has room for a clause.
+    LookAgain,
     /// Stop writing this.
     Void(Epoch),
-    /// Read these words ahead: the caller is still speaking.
-    Prefill(Vec<Message>),
+    /// Read these words ahead: the caller is still speaking, or pauses here and may go on.
+    Prefill(Vec<Message>, Option<u32>),
     /// Fail, to see the restart table at work.
     #[cfg(any(test, feature = "testkit"))]
     Panic,
@@ -89,10 +98,13 @@ pub struct State {
     tokens: Lane<(Epoch, GenEvent)>,
     writing: Option<Writing>,
     waiting: VecDeque<Clause>,
+    /// A look has been ordered: one at a time.
+    looking: bool,
 }
 
 struct Writing {
     epoch: Epoch,
+    pause: Option<u32>,
     cancel: Cancel,
     splitter: ClauseSplitter,
     begun: Option<Begun>,
@@ -113,7 +125,7 @@ impl Actor for Llm {
         tokens.attach(Box::new(move || {
             me.cast(Msg::Doorbell).ok();
         }));
-        Ok(State { args, tokens, writing: None, waiting: VecDeque::new() })
+        Ok(State { args, tokens, writing: None, waiting: VecDeque::new(), looking: false })
     }
 
     async fn handle(&self, me: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
@@ -122,8 +134,9 @@ impl Actor for Llm {
                 state.args.drafts.answer();
                 state.tokens.answer();
             }
+            Msg::LookAgain => state.looking = false,
             Msg::Void(epoch) => state.void(epoch),
-            Msg::Prefill(messages) => state.prefill(messages),
+            Msg::Prefill(messages, pause) => state.prefill(messages, pause),
             #[cfg(any(test, feature = "testkit"))]
             Msg::Panic => panic!("asked to"),
         }
@@ -133,9 +146,9 @@ impl Actor for Llm {
         while let Some((epoch, event)) = state.tokens.pop() {
             state.event(epoch, event);
         }
-        if !state.pass_on() {
-            // The voice is behind: look again soon. It reads a clause at a time, each takes a while.
-            me.send_after(std::time::Duration::from_millis(50), || Msg::Doorbell);
+        if !state.pass_on() && !state.looking {
+            state.looking = true;
+            me.send_after(LOOK_AGAIN, || Msg::LookAgain);
         }
         Ok(())
     }
@@ -154,22 +167,30 @@ impl State {
                 tokens.push_latest((epoch, event));
             }),
         };
-        let cancel = self.args.submitter.submit(job, within(DUE_MS), draft.speculative);
+        let cancel = self.args.submitter.submit(job, within(DUE_MS), draft.stake);
         let splitter = ClauseSplitter::default();
-        self.writing = Some(Writing { epoch, cancel, splitter, begun: None, first_token: false });
+        let pause = draft.pause;
+        self.writing = Some(Writing { epoch, pause, cancel, splitter, begun: None, first_token: false });
     }
 
-    fn prefill(&mut self, messages: Vec<Message>) {
+    fn prefill(&mut self, messages: Vec<Message>, pause: Option<u32>) {
         if self.writing.is_some() {
             return;
         }
+        let reporter = self.args.reporter.clone();
         let job = Job::Generate {
             prompt: Prompt { messages, unfinished: true },
             sampling: Sampling { max_tokens: 0, ..Sampling::default() },
-            sink: Box::new(|_| {}),
+            sink: Box::new(move |event| {
+                if let (GenEvent::Ends(probability), Some(pause)) = (event, pause) {
+                    reporter.tell(Report::SentenceEnds { pause, probability });
+                }
+            }),
         };
-        // Nothing waits for it; the next draft finds its words in the cache.
-        self.args.submitter.submit(job, within(2_000), true);
+        // The next draft finds its words in the cache. In a pause the turn's end hangs on what it finds.
+        let (due, stake) =
+            if pause.is_some() { (DUE_MS, Stake::Wanted) } else { (AHEAD_DUE_MS, Stake::Ahead) };
+        self.args.submitter.submit(job, within(due), stake);
     }
 
     fn stop(&mut self) {
@@ -190,6 +211,11 @@ impl State {
         match event {
             GenEvent::Begun(begun) => {
                 writing.begun.get_or_insert(begun);
+            }
+            GenEvent::Ends(probability) => {
+                if let Some(pause) = writing.pause {
+                    self.args.reporter.tell(Report::SentenceEnds { pause, probability });
+                }
             }
             GenEvent::Token(piece) => {
                 if !writing.first_token {

@@ -111,7 +111,7 @@ impl Default for SessionSpec {
             },
             listening: ListeningConfig::default(),
             recordings: None,
-            lead_ms: 40,
+            lead_ms: 20,
         }
     }
 }

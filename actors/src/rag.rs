@@ -11,6 +11,7 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use viva_models::{Message, Role, Sampling};
 
+use crate::gpu::work::Stake;
 use crate::lane::Lane;
 use crate::types::Epoch;
 
@@ -19,12 +20,14 @@ use crate::types::Epoch;
 pub struct DraftRequest {
     /// Its stamp.
     pub epoch: Epoch,
+    /// The caller's pause in which it is drafted; none where they said nothing.
+    pub pause: Option<u32>,
     /// The conversation.
     pub messages: Vec<Message>,
     /// How tokens are chosen.
     pub sampling: Sampling,
-    /// Whether it may turn out to be for nothing.
-    pub speculative: bool,
+    /// What hangs on it.
+    pub stake: Stake,
 }
 
 /// Finds what helps to answer. Must answer at once from memory; slow lookups belong behind the scheduler.

@@ -230,6 +230,7 @@ pub struct Viva {
     root: ActorRef<RootMsg>,
     statuses: Statuses,
     running: Arc<AtomicUsize>,
+    sessions_max: usize,
     closed: Arc<std::sync::atomic::AtomicBool>,
 }
 
@@ -252,10 +253,11 @@ impl Viva {
         retriever: Arc<dyn Retriever>,
     ) -> Result<Self, StartError> {
         let (statuses, running) = (Statuses::default(), Arc::new(AtomicUsize::new(0)));
+        let sessions_max = limits.sessions;
         let args =
             Args { engines, limits, retriever, statuses: statuses.clone(), running: Arc::clone(&running) };
         let (root, _) = Actor::spawn(None, Root, args).await.map_err(|e| StartError(e.to_string()))?;
-        Ok(Self { root, statuses, running, closed: Arc::default() })
+        Ok(Self { root, statuses, running, sessions_max, closed: Arc::default() })
     }
 
     /// Opens a session.
@@ -266,6 +268,11 @@ impl Viva {
             .cast(RootMsg::Open(Box::new(spec), reply.into()))
             .map_err(|e| OpenError::NotReady(e.to_string()))?;
         answer.await.map_err(gone)?
+    }
+
+    /// What a caller would be told who came now, if they would be refused for want of room.
+    pub fn full(&self) -> Option<OpenError> {
+        (self.sessions() >= self.sessions_max).then_some(OpenError::Full { retry_after_s: RETRY_AFTER_S })
     }
 
     /// Sessions running.

@@ -223,7 +223,7 @@ impl Actor for Session {
             me.stop(Some(reason));
             return Ok(());
         }
-        let speaking = state.machine.state() == "hearing" && state.caller.pause.is_none();
+        let speaking = state.machine.caller_speaks();
         state.graph.restart(stage, &state.soil, &state.settings, speaking).await?;
         state.log(SessionEvent::StageRestarted { stage, reason });
         state.order_again(stage);
@@ -323,6 +323,10 @@ impl State {
                 self.caller.pause = Some((pause, true));
                 self.graph.asr.cast(asr::Msg::Score(pause)).ok();
             }
+            Action::ReadAhead { pause } => {
+                let words = self.caller.words.clone();
+                self.read_ahead(&words, Some(pause));
+            }
             Action::GoOn { freeze, .. } => {
                 self.caller.pause = None;
                 self.graph.asr.cast(asr::Msg::GoOn(freeze)).ok();
@@ -366,6 +370,10 @@ impl State {
                 tracing::debug!(session = %self.id, pause, probability, silence_ms, "a pause was scored");
                 self.tell(Input::Scored { pause, probability });
             }
+            Report::SentenceEnds { pause, probability } => {
+                tracing::debug!(session = %self.id, pause, probability, "a pause's words were read");
+                self.tell(Input::SentenceEnds { pause, probability });
+            }
             Report::Heard { pause, text, confidence, .. } => {
                 if self.caller.pause.is_some_and(|(p, _)| p == pause) {
                     self.caller.words = text.clone();
@@ -383,7 +391,8 @@ impl State {
                 self.caller.told.push_str(&delta);
                 let item = self.caller_item();
                 self.log(SessionEvent::CallerWords { item, delta });
-                self.read_ahead();
+                let told = self.caller.told.clone();
+                self.read_ahead(&told, None);
             }
             Report::Timer => self.tell(Input::Tick),
             other => self.reply_report(other),
@@ -424,6 +433,13 @@ impl State {
     fn order_again(&mut self, stage: Stage) {
         match stage {
             Stage::Asr => {
+                // What it had not come to do may have been the turn's start or its end.
+                let open = if self.caller.item.is_some() {
+                    crate::asr::Msg::Open(self.caller.since)
+                } else {
+                    crate::asr::Msg::Close
+                };
+                self.graph.asr.cast(open).ok();
                 if let Some((pause, score)) = self.caller.pause {
                     self.graph.asr.cast(crate::asr::Msg::Transcribe(pause)).ok();
                     if score {

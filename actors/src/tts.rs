@@ -11,7 +11,7 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use viva_models::{Cancel, EngineError, Style, TtsJob};
 
-use crate::gpu::work::{Answer, Job};
+use crate::gpu::work::{Answer, Certain, Job, Stake};
 use crate::gpu::{Submitter, within};
 use crate::lane::Lane;
 use crate::llm::Clause;
@@ -65,6 +65,8 @@ pub struct Args {
     pub frames: Lane<PlayItem>,
     /// The clause being spoken.
     pub current: Current,
+    /// Up to which reply work is certain to be wanted.
+    pub certain: Certain,
     /// To the scheduler.
     pub submitter: Submitter,
     /// To the session.
@@ -79,6 +81,8 @@ pub struct Args {
 pub enum Msg {
     /// A clause is there.
     Doorbell,
+    /// It is time to see again whether the voice may go on.
+    LookAgain,
     /// Everything up to this reply is void.
     Void(Epoch),
     /// After everything else of its reply.
@@ -101,6 +105,17 @@ pub struct State {
     aloud: bool,
     running: Option<(Epoch, Cancel)>,
     void: Epoch,
+    /// A look has been ordered: one at a time.
+    looking: bool,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // Nobody hands on any more what it still makes.
+        if let Some((_, cancel)) = &self.running {
+            cancel.cancel();
+        }
+    }
 }
 
 fn current(cell: &Current) -> std::sync::MutexGuard<'_, Speaking> {
@@ -116,12 +131,13 @@ impl Actor for Tts {
         args.clauses.attach(Box::new(move || {
             me.cast(Msg::Doorbell).ok();
         }));
-        Ok(State { args, aloud: true, running: None, void: Epoch::default() })
+        Ok(State { args, aloud: true, running: None, void: Epoch::default(), looking: false })
     }
 
     async fn handle(&self, me: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
         match msg {
             Msg::Doorbell => state.args.clauses.answer(),
+            Msg::LookAgain => state.looking = false,
             Msg::Void(epoch) => state.void(epoch),
             Msg::Append(clause) => {
                 // A failed reply ends here; its lane has room, since nobody writes it any more.
@@ -134,8 +150,9 @@ impl Actor for Tts {
             #[cfg(any(test, feature = "testkit"))]
             Msg::Panic => panic!("asked to"),
         }
-        if !state.next(&me) {
-            me.send_after(LOOK_AGAIN, || Msg::Doorbell);
+        if !state.next(&me) && !state.looking {
+            state.looking = true;
+            me.send_after(LOOK_AGAIN, || Msg::LookAgain);
         }
         Ok(())
     }
@@ -248,7 +265,7 @@ impl State {
         let cancel = self.args.submitter.submit(
             Job::Tts { job, sink, delivered, reply },
             within(DUE_MS + ahead_ms),
-            false,
+            Stake::Draft(epoch, self.args.certain.clone()),
         );
         self.running = Some((epoch, cancel));
     }

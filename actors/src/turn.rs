@@ -22,20 +22,19 @@ mod input;
 mod words;
 
 pub use action::{Action, CutReason, EndReason};
-pub use endpointing::{Endpointing, TurnConfig};
+pub use endpointing::{Endpointing, Evidence, TurnConfig};
 pub use input::Input;
 pub use words::is_backchannel;
 
 use crate::types::{Epoch, MediaTime};
 use endpointing::silence_floor_ms;
-use words::hangs;
 
-/// Silence after which a pause is scored again while its score is below [`RESCORE_BELOW`]: of 27 finished
-/// answers smart-turn is sure of 8 at 160 ms, of 18 at 300 ms, of 21 at 500 ms.
-const RESCORE_MS: [u64; 2] = [300, 500];
+/// Silences at which a pause is scored, the later ones only while the score is below [`SCORED_WELL`]: of 27
+/// finished answers smart-turn is sure of 8 at 160 ms, of 18 at 300 ms, of 21 at 500 ms.
+const SCORE_MS: [u64; 3] = [160, 300, 500];
 
-/// See [`RESCORE_MS`]. Above this nothing would be decided otherwise.
-const RESCORE_BELOW: f32 = 0.8;
+/// See [`SCORE_MS`]. Above this nothing would be decided otherwise.
+const SCORED_WELL: f32 = 0.8;
 
 /// In a turn shorter than this every pause is recognised at once; in a longer one, where pauses add up, when
 /// its score is worth it.
@@ -82,13 +81,24 @@ struct Pause {
     speech_end: MediaTime,
     score: Option<f32>,
     scored: bool,
-    /// How often it was scored again.
-    rescored: usize,
+    /// How often a score was ordered.
+    asked: usize,
     transcribing: bool,
     heard: Option<String>,
+    /// The words were given to the language model, with a draft or ahead of one.
+    read: bool,
+    /// How likely a sentence ends with them.
+    ends: Option<f32>,
     /// The draft whose turn is over by its silence.
     decided: Option<Epoch>,
     forced: Option<EndReason>,
+}
+
+impl Pause {
+    fn evidence<'a>(&self, heard: &'a str) -> Evidence<'a> {
+        let turn_ms = self.speech_end.since_ms(self.since);
+        Evidence { score: self.score, ends: self.ends, text: heard, turn_ms }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -109,7 +119,7 @@ pub struct TurnMachine {
     turn: u32,
     rev: u32,
     pauses: u32,
-    /// The longest pause of this turn after which the caller went on.
+    /// The longest pause after a whole sentence of this turn after which the caller went on.
     longest_pause_ms: u64,
 }
 
@@ -135,6 +145,11 @@ impl TurnMachine {
     /// The settings.
     pub fn config(&self) -> &TurnConfig {
         &self.config
+    }
+
+    /// Whether the caller is speaking, and not pausing.
+    pub fn caller_speaks(&self) -> bool {
+        matches!(self.caller, Caller::Speaking { .. })
     }
 
     /// Whether our voice is being heard (or held).
@@ -182,7 +197,7 @@ impl TurnMachine {
             (Caller::Paused(p), Reply::Held { .. }) => after(p.speech_end, VERDICT_MS_MAX as f32),
             (Caller::Paused(p), _) if !p.transcribing && p.heard.is_none() => {
                 let transcribe = (self.config.endpointing != Endpointing::Manual).then_some(TRANSCRIBE_MS);
-                let due = transcribe.into_iter().chain(self.rescore_ms(p)).min()?;
+                let due = transcribe.into_iter().chain(self.score_ms(p)).min()?;
                 after(p.speech_end, due as f32)
             }
             (Caller::Paused(p), reply) => {
@@ -191,8 +206,8 @@ impl TurnMachine {
                     _ if p.decided.is_some() => self.asked_ms(p, heard) + READY_MS_MAX,
                     _ => self.asked_ms(p, heard),
                 });
-                let rescore = self.rescore_ms(p).map(|ms| ms as f32);
-                after(p.speech_end, decision.into_iter().chain(rescore).reduce(f32::min)?)
+                let score = self.score_ms(p).map(|ms| ms as f32);
+                after(p.speech_end, decision.into_iter().chain(score).reduce(f32::min)?)
             }
             (Caller::Silent, _) => None,
         }
@@ -208,6 +223,11 @@ impl TurnMachine {
                 if let Some(p) = self.pause(*pause) {
                     p.score = probability.or(p.score);
                     p.scored = true;
+                }
+            }
+            Input::SentenceEnds { pause, probability } => {
+                if let Some(p) = self.pause(*pause) {
+                    p.ends = Some(*probability);
                 }
             }
             Input::Heard { pause, text, confidence } => self.heard(*pause, text, *confidence, &mut actions),
@@ -257,7 +277,10 @@ impl TurnMachine {
                 let silence = now.since_ms(p.speech_end);
                 let freeze = silence >= u64::from(self.config.freeze_ms) && p.heard.is_some();
                 actions.push(Action::GoOn { pause: p.id, freeze });
-                self.longest_pause_ms = self.longest_pause_ms.max(at.since_ms(p.speech_end));
+                // Who stops to think in mid-sentence need not be slow between sentences.
+                if p.heard.as_deref().is_some_and(|heard| !p.evidence(heard).hangs()) {
+                    self.longest_pause_ms = self.longest_pause_ms.max(at.since_ms(p.speech_end));
+                }
                 p.since
             }
             Caller::Speaking { since } => *since,
@@ -294,35 +317,36 @@ impl TurnMachine {
     ) {
         self.pauses += 1;
         let id = self.pauses;
-        let manual = self.config.endpointing == Endpointing::Manual && forced.is_none();
         let held = matches!(self.reply, Reply::Held { .. });
-        // The score costs a tenth of a recognition and says whether one is worth it.
-        let score =
-            matches!(self.config.endpointing, Endpointing::Semantic { .. }) && !held && forced.is_none();
-        let short = speech_end.since_ms(since) < SHORT_TURN_MS;
+        let long = speech_end.since_ms(since) >= SHORT_TURN_MS;
+        let transcribing = match self.config.endpointing {
+            _ if forced.is_some() => true,
+            Endpointing::Manual => false,
+            Endpointing::Silence { .. } => true,
+            // The score costs a tenth of a recognition and says whether one is worth it.
+            Endpointing::Semantic { .. } => held || !long,
+        };
         self.caller = Caller::Paused(Pause {
             id,
             since,
             speech_end,
             score: None,
             scored: false,
-            rescored: 0,
-            transcribing: !manual && (!score || short),
+            asked: 0,
+            transcribing,
             heard: None,
+            read: false,
+            ends: None,
             decided: None,
             forced,
         });
-        if !manual && (!score || short) {
+        if transcribing {
             actions.push(Action::Transcribe { pause: id });
-        }
-        if score {
-            actions.push(Action::Score { pause: id });
         }
     }
 
     fn heard(&mut self, pause: u32, text: &str, confidence: f32, actions: &mut Vec<Action>) {
         let held = matches!(self.reply, Reply::Held { .. });
-        let semantic = matches!(self.config.endpointing, Endpointing::Semantic { .. });
         let Some(p) = self.pause(pause) else { return };
         let noise = text.trim().is_empty() || (held && confidence < NOISE_CONFIDENCE);
         let nothing = noise || (held && is_backchannel(text));
@@ -336,9 +360,6 @@ impl TurnMachine {
         p.heard = Some(text.to_owned());
         if held {
             self.cut(CutReason::BargeIn, actions);
-            if semantic {
-                actions.push(Action::Score { pause });
-            }
         }
     }
 
@@ -391,7 +412,7 @@ impl TurnMachine {
 
     /// Milliseconds of silence after which this pause ends the turn.
     fn asked_ms(&self, p: &Pause, heard: &str) -> f32 {
-        let asked = self.config.silence_asked_ms(p.score, heard);
+        let asked = self.config.silence_asked_ms(p.evidence(heard));
         match self.config.endpointing {
             Endpointing::Semantic { patience } => {
                 let floor = silence_floor_ms(p.speech_end.since_ms(p.since), self.longest_pause_ms);
@@ -401,11 +422,11 @@ impl TurnMachine {
         }
     }
 
-    /// The silence at which a pause is due to be scored again, if it is.
-    fn rescore_ms(&self, p: &Pause) -> Option<u64> {
-        let unsure = p.score.is_some_and(|s| s < RESCORE_BELOW) && p.forced.is_none();
+    /// The silence at which a pause is due to be scored next, if it is.
+    fn score_ms(&self, p: &Pause) -> Option<u64> {
         let semantic = matches!(self.config.endpointing, Endpointing::Semantic { .. });
-        RESCORE_MS.get(p.rescored).copied().filter(|_| unsure && semantic)
+        let open = p.asked == 0 || p.score.is_some_and(|s| s < SCORED_WELL);
+        SCORE_MS.get(p.asked).copied().filter(|_| semantic && open && p.forced.is_none())
     }
 
     fn discard_draft(&mut self, actions: &mut Vec<Action>) {
@@ -435,7 +456,7 @@ impl TurnMachine {
 
     fn draft_after_ms(&self, p: &Pause, heard: &str) -> f32 {
         let asked = self.asked_ms(p, heard);
-        if p.score.is_some_and(|s| s >= DRAFT_SCORE) && !hangs(heard) {
+        if p.score.is_some_and(|s| s >= DRAFT_SCORE) && !p.evidence(heard).hangs() {
             0.0
         } else {
             (asked - DRAFT_LEAD_MS).max(0.0)
@@ -477,19 +498,19 @@ impl TurnMachine {
         }
     }
 
-    fn rescore(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
+    fn score(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
         let Caller::Paused(p) = &self.caller else { return };
-        if self.rescore_ms(p).is_some_and(|ms| now.since_ms(p.speech_end) >= ms)
+        if self.score_ms(p).is_some_and(|ms| now.since_ms(p.speech_end) >= ms)
             && let Caller::Paused(p) = &mut self.caller
         {
-            p.rescored += 1;
+            p.asked += 1;
             actions.push(Action::Score { pause: p.id });
         }
     }
 
     fn decide_paused(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
         let manual = self.config.endpointing == Endpointing::Manual;
-        self.rescore(now, actions);
+        self.score(now, actions);
         let Caller::Paused(p) = &mut self.caller else { return };
         let Some(heard) = p.heard.clone() else {
             let worth_it = match p.score {
@@ -521,7 +542,8 @@ impl TurnMachine {
         let epoch = match self.reply {
             Reply::Draft { epoch, .. } => epoch,
             _ if over || silence >= self.draft_after_ms(p, &heard) => self.draft(actions),
-            _ => return,
+            // The words are read all the same: what they say of the turn's end decides when it is.
+            _ => return self.read_ahead(actions),
         };
         if !over {
             return;
@@ -533,6 +555,13 @@ impl TurnMachine {
         } else if p.decided != Some(epoch) {
             p.decided = Some(epoch);
             actions.push(Action::Decide { epoch });
+        }
+    }
+
+    fn read_ahead(&mut self, actions: &mut Vec<Action>) {
+        let Caller::Paused(p) = &mut self.caller else { return };
+        if !std::mem::replace(&mut p.read, true) {
+            actions.push(Action::ReadAhead { pause: p.id });
         }
     }
 

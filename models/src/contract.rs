@@ -371,6 +371,14 @@ pub enum StepEvent {
         /// Tokens left.
         left: u32,
     },
+    /// The last message's words are in the cache: how likely a sentence ends with them, as the model itself
+    /// guesses what comes next. Once a prompt that ends with a user's words, from models that can tell.
+    Ends {
+        /// Which.
+        seq: SeqId,
+        /// 0..1.
+        probability: f32,
+    },
     /// Text of a token. May be empty while a character or a stop text is incomplete.
     Token {
         /// Which.

@@ -228,6 +228,7 @@ impl<T: Transport> Call<T> {
     pub(super) fn reply_unasked(&mut self) {
         self.asked = None;
         self.queued_reply = None;
+        self.mapper.unexpect();
     }
 
     /// Tells the session. One that has ended closes its queue, and that ends the call.
@@ -246,9 +247,8 @@ impl<T: Transport> Call<T> {
         let (why, error, code) = match end {
             End::Caller { why, error, code } => (why, error, code),
             End::Session => {
-                let why = self.ended.take().unwrap_or_else(|| "the session failed".into());
-                let code = if self.events == 0 { close::INTERNAL } else { close::NORMAL };
-                (why, None, code)
+                let code = if self.ended.is_none() { close::INTERNAL } else { close::NORMAL };
+                (self.ended.take().unwrap_or_else(|| "the session failed".into()), None, code)
             }
             End::Expired => {
                 let minutes = self.offer.session_s_max.div_ceil(60);

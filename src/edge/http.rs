@@ -190,6 +190,9 @@ fn not_a_websocket(app: &App, rejection: &WebSocketUpgradeRejection) -> Response
     if let Some(why) = not_ready(app) {
         return unavailable(&why, RETRY_SOON_S);
     }
+    if let Some(full) = app.viva.full() {
+        return refused(&full);
+    }
     let message = format!("This is a WebSocket endpoint: {rejection}.");
     let body = ErrorBody::invalid("websocket_required", message, None);
     let mut response = error(StatusCode::UPGRADE_REQUIRED, body, None);

@@ -107,6 +107,11 @@ impl Mapper {
         self.own = Some(own);
     }
 
+    /// It is not wanted any more.
+    pub fn unexpect(&mut self) {
+        self.own = None;
+    }
+
     /// The response under way.
     pub fn active(&self) -> Option<&str> {
         self.reply.as_ref().map(|r| r.names.response.as_str())
@@ -426,6 +431,7 @@ fn status_of(outcome: &Outcome) -> (&'static str, StatusDetails) {
     match outcome {
         Outcome::Completed => ("completed", details("completed", None)),
         Outcome::Incomplete => ("incomplete", details("incomplete", Some("max_output_tokens"))),
+        Outcome::Shortened => ("incomplete", details("incomplete", None)),
         Outcome::Cut(CutReason::BargeIn | CutReason::CallerWentOn) => {
             ("cancelled", details("cancelled", Some("turn_detected")))
         }

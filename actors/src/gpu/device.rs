@@ -16,7 +16,6 @@ use viva_models::registry::Opened;
 use viva_models::{Asr, Embedder, EngineError, Tts, TurnDetector, Vad};
 
 use crate::metrics as m;
-use crate::types::Stage;
 
 use super::work::{Answer, Job, Work};
 
@@ -26,8 +25,8 @@ pub type Opener<T> = Arc<dyn Fn() -> viva_models::Result<Opened<T>> + Send + Syn
 /// How often an idle engine's process is looked at.
 const IDLE_CHECK: Duration = Duration::from_millis(250);
 
-/// Attempts to open an engine before the work that waits for it fails. With the pauses below this is about
-/// three seconds: longer than a restart, shorter than a caller's patience.
+/// Attempts to open an engine before the work that waits for it fails. The pauses below are 1.5 s together: with
+/// the attempts themselves longer than a restart, shorter than a caller's patience.
 const OPEN_ATTEMPTS: u32 = 5;
 
 /// Pause before the second attempt to open an engine; doubles with each.
@@ -89,7 +88,7 @@ impl LinkStatus {
 
 /// An engine that is opened when needed and known to be alive or not.
 pub(super) struct Held<T: ?Sized> {
-    stage: Stage,
+    name: &'static str,
     opener: Opener<T>,
     opened: Option<Opened<T>>,
     /// When all attempts to open it had failed.
@@ -98,8 +97,8 @@ pub(super) struct Held<T: ?Sized> {
 }
 
 impl<T: ?Sized> Held<T> {
-    pub(super) fn new(stage: Stage, opener: Opener<T>, status: Arc<LinkStatus>) -> Self {
-        Self { stage, opener, opened: None, gave_up: None, status }
+    pub(super) fn new(name: &'static str, opener: Opener<T>, status: Arc<LinkStatus>) -> Self {
+        Self { name, opener, opened: None, gave_up: None, status }
     }
 
     /// The engine, opened if it is not.
@@ -115,13 +114,13 @@ impl<T: ?Sized> Held<T> {
                     self.opened = Some(opened);
                 }
                 Err(error) if attempt >= OPEN_ATTEMPTS || matches!(error, EngineError::Invalid(_)) => {
-                    tracing::error!(stage = self.stage.name(), %error, "engine cannot be opened");
+                    tracing::error!(engine = self.name, %error, "engine cannot be opened");
                     self.status.set_refused(Some(error.clone()));
                     self.gave_up = Some(Instant::now());
                     return Err(error);
                 }
                 Err(error) => {
-                    tracing::warn!(stage = self.stage.name(), %error, attempt, "engine does not open, trying again");
+                    tracing::warn!(engine = self.name, %error, attempt, "engine does not open, trying again");
                     std::thread::sleep(pause);
                     pause *= 2;
                     attempt += 1;
@@ -135,8 +134,8 @@ impl<T: ?Sized> Held<T> {
     pub(super) fn bury(&mut self, why: &EngineError) {
         if self.opened.take().is_some() {
             self.status.set_down();
-            metrics::counter!(m::ENGINE_RESTARTS, "stage" => self.stage.name()).increment(1);
-            tracing::warn!(stage = self.stage.name(), error = %why, "engine died, starting it again");
+            metrics::counter!(m::ENGINE_RESTARTS, "stage" => self.name).increment(1);
+            tracing::warn!(engine = self.name, error = %why, "engine died, starting it again");
         }
     }
 
@@ -202,15 +201,14 @@ type Run<T> = fn(&mut Held<T>, Vec<Work>) -> Option<(Vec<Work>, EngineError)>;
 
 /// Starts the thread of a link. `idle` is called whenever a batch is done (and once at the start).
 pub(super) fn spawn_link<T: ?Sized + Send + 'static>(
-    stage: Stage,
-    name: &str,
+    name: &'static str,
     opener: Opener<T>,
     run: Run<T>,
     idle: impl Fn() + Send + 'static,
 ) -> std::io::Result<LinkHandle> {
     let (batches, inbox) = sync_channel(1);
     let status = Arc::new(LinkStatus::default());
-    let held = Held::new(stage, opener, Arc::clone(&status));
+    let held = Held::new(name, opener, Arc::clone(&status));
     std::thread::Builder::new()
         .name(format!("viva-{name}"))
         .spawn(move || link_loop(held, &inbox, run, &idle))?;
@@ -253,11 +251,28 @@ fn run_batch<T: ?Sized>(held: &mut Held<T>, batch: Vec<Work>, run: Run<T>) {
     }
 }
 
-fn answered<T>(work_submitted: Instant, started: Instant, stage: Stage, value: T) -> Answer<T> {
-    let queue = started.saturating_duration_since(work_submitted);
-    let compute = started.elapsed();
-    metrics::histogram!(m::QUEUE_MS, "stage" => stage.name()).record(m::ms(queue));
-    metrics::histogram!(m::COMPUTE_MS, "stage" => stage.name()).record(m::ms(compute));
+/// When a piece of work was asked for and begun, how long its batch took and how many were in it.
+#[derive(Clone, Copy)]
+struct Times {
+    submitted: Instant,
+    started: Instant,
+    took: Duration,
+    batch: u32,
+}
+
+impl Times {
+    /// Of work that ran alone and is done now.
+    fn alone(submitted: Instant, started: Instant) -> Self {
+        Self { submitted, started, took: started.elapsed(), batch: 1 }
+    }
+}
+
+/// An answer with its times: what it waited, and its share of the batch's time.
+fn answered<T>(times: Times, engine: &'static str, value: T) -> Answer<T> {
+    let queue = times.started.saturating_duration_since(times.submitted);
+    let compute = times.took / times.batch;
+    metrics::histogram!(m::QUEUE_MS, "stage" => engine).record(m::ms(queue));
+    metrics::histogram!(m::COMPUTE_MS, "stage" => engine).record(m::ms(compute));
     Answer { value, queue_ms: queue.as_millis() as u32, compute_ms: compute.as_millis() as u32 }
 }
 
@@ -277,10 +292,11 @@ pub(super) fn run_vad(held: &mut Held<dyn Vad>, batch: Vec<Work>) -> Option<(Vec
     }
     let mut probabilities = Vec::with_capacity(jobs.len());
     let result = held.call(|vad| vad.detect(&mut jobs, &mut probabilities));
+    let (took, batch) = (started.elapsed(), u32::try_from(jobs.len()).unwrap_or(u32::MAX).max(1));
     // A window is not worth a second run: the next one is 32 ms away.
     for ((job, (submitted, reply)), i) in jobs.into_iter().zip(replies).zip(0..) {
         reply(match &result {
-            Ok(()) => Ok(answered(submitted, started, Stage::Vad, (job, probabilities[i]))),
+            Ok(()) => Ok(answered(Times { submitted, started, took, batch }, "vad", (job, probabilities[i]))),
             Err(e) => Err(e.clone()),
         });
     }
@@ -300,20 +316,18 @@ pub(super) fn run_turn(
     match held.call(|turn| turn.score(&samples)) {
         Err(error @ EngineError::Unavailable(_)) => return Some((batch, error)),
         result => {
+            let took = started.elapsed();
+            let size = u32::try_from(batch.len()).unwrap_or(u32::MAX).max(1);
             for (work, i) in batch.into_iter().zip(0..) {
                 let Job::Turn { reply, .. } = work.job else { continue };
+                let times = Times { submitted: work.submitted, started, took, batch: size };
                 reply(match &result {
-                    Ok(scores) => Ok(Answer {
-                        value: scores[i],
-                        queue_ms: started.saturating_duration_since(work.submitted).as_millis() as u32,
-                        compute_ms: started.elapsed().as_millis() as u32,
-                    }),
+                    Ok(scores) => Ok(answered(times, "turn", scores[i])),
                     Err(e) => Err(e.clone()),
                 });
             }
         }
     }
-    metrics::histogram!(m::COMPUTE_MS, "stage" => "turn").record(m::ms(started.elapsed()));
     None
 }
 
@@ -327,7 +341,7 @@ pub(super) fn run_asr(held: &mut Held<dyn Asr>, batch: Vec<Work>) -> Option<(Vec
         }
         let submitted = work.submitted;
         if let Job::Asr { reply, .. } = work.job {
-            reply(result.map(|t| answered(submitted, started, Stage::Asr, t)));
+            reply(result.map(|t| answered(Times::alone(submitted, started), "asr", t)));
         }
         None
     })
@@ -354,7 +368,7 @@ pub(super) fn run_tts(held: &mut Held<dyn Tts>, batch: Vec<Work>) -> Option<(Vec
         }
         let submitted = work.submitted;
         if let Job::Tts { reply, .. } = work.job {
-            reply(result.map(|()| answered(submitted, started, Stage::Tts, ())));
+            reply(result.map(|()| answered(Times::alone(submitted, started), "tts", ())));
         }
         None
     })
@@ -370,7 +384,7 @@ pub(super) fn run_embed(held: &mut Held<dyn Embedder>, batch: Vec<Work>) -> Opti
         }
         let submitted = work.submitted;
         if let Job::Embed { reply, .. } = work.job {
-            reply(result.map(|v| answered(submitted, started, Stage::Rag, v)));
+            reply(result.map(|v| answered(Times::alone(submitted, started), "embed", v)));
         }
         None
     })

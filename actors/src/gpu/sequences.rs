@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use viva_models::{Begun, EngineError, Llm, LlmInfo, Prompt, Sampling, SeqId, StepEvent, StepPlan};
 
 use crate::metrics as m;
-use crate::types::Stage;
 
 use super::device::{Held, LinkStatus, Opener};
 use super::policy::{self, SeqView};
@@ -59,7 +58,7 @@ pub(super) fn spawn_llm(
 ) -> std::io::Result<LlmLink> {
     let (orders, inbox) = sync_channel(1);
     let status = Arc::new(LinkStatus::default());
-    let held = Held::new(Stage::Llm, opener, Arc::clone(&status));
+    let held = Held::new("llm", opener, Arc::clone(&status));
     std::thread::Builder::new().name("viva-llm".into()).spawn(move || llm_loop(held, &inbox, &report))?;
     Ok(LlmLink { orders, status })
 }
@@ -198,7 +197,7 @@ impl Book {
         let works = self.places.values().filter_map(|p| p.active.as_ref()).map(|a| &a.work);
         let head = works
             .chain(self.waiting.iter().map(|(_, w)| w))
-            .map(|w| (w.speculative, w.deadline))
+            .map(|w| (w.speculative(), w.deadline))
             .min()
             .map(|(s, d)| (d, s));
         // Places to close are tidied up even when nobody generates.
@@ -244,7 +243,7 @@ impl Book {
 
     /// Gives places to those who wait, most urgent first; takes them from those idle longest.
     fn place_waiting(&mut self) {
-        self.waiting.sort_by_key(|(_, w)| (w.speculative, w.deadline));
+        self.waiting.sort_by_key(|(_, w)| (w.speculative(), w.deadline));
         let mut still = Vec::new();
         for (session, work) in std::mem::take(&mut self.waiting) {
             if !self.places.contains_key(&session) {
@@ -254,6 +253,8 @@ impl Book {
                 };
                 self.places.insert(session, Place { seq, active: None, used: Instant::now() });
             }
+            let waited = work.submitted.elapsed();
+            metrics::histogram!(m::QUEUE_MS, "stage" => "llm").record(m::ms(waited));
             let place = self.places.get_mut(&session).expect("it has a place now");
             place.used = Instant::now();
             place.active = Some(Active {
@@ -364,6 +365,10 @@ impl Book {
                 if active.swallow == 0 {
                     active.say(GenEvent::Begun(begun));
                 }
+                // Words that are all in the cache have been read: there is nothing left to step.
+                if active.left == 0 && active.unfinished() {
+                    *slot = None;
+                }
             }
             Err(error) => {
                 if let Some(active) = slot.take() {
@@ -376,6 +381,7 @@ impl Book {
     fn event(&mut self, event: StepEvent) {
         let seq = match &event {
             StepEvent::Prefilled { seq, .. }
+            | StepEvent::Ends { seq, .. }
             | StepEvent::Token { seq, .. }
             | StepEvent::Done { seq, .. }
             | StepEvent::Failed { seq, .. } => *seq,
@@ -385,12 +391,11 @@ impl Book {
         match event {
             StepEvent::Prefilled { left, .. } => {
                 (active.left, active.suspect) = (left, false);
-                let unfinished =
-                    matches!(&active.work.job, Job::Generate { prompt, .. } if prompt.unfinished);
-                if left == 0 && unfinished {
+                if left == 0 && active.unfinished() {
                     *slot = None;
                 }
             }
+            StepEvent::Ends { probability, .. } => active.say(GenEvent::Ends(probability)),
             StepEvent::Token { piece, .. } => {
                 active.suspect = false;
                 active.deliver(&piece);
@@ -410,6 +415,11 @@ impl Book {
 }
 
 impl Active {
+    /// Whether the prompt is only read ahead, and answered by nothing.
+    fn unfinished(&self) -> bool {
+        matches!(&self.work.job, Job::Generate { prompt, .. } if prompt.unfinished)
+    }
+
     fn say(&mut self, event: GenEvent) {
         if let Job::Generate { sink, .. } = &mut self.work.job {
             sink(event);
@@ -435,7 +445,7 @@ fn view(seq: SeqId, active: &Active) -> SeqView {
         seq,
         left: active.left,
         deadline_us: micros(active.work.deadline),
-        speculative: active.work.speculative,
+        speculative: active.work.speculative(),
         suspect: active.suspect,
     }
 }

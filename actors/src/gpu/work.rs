@@ -1,11 +1,41 @@
 //! What may be asked of the scheduler, and what comes back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use viva_models::{
     AsrJob, Begun, Cancel, EngineError, Prompt, Sampling, StopReason, Transcription, TtsJob, VadJob,
 };
+
+use crate::types::Epoch;
+
+/// Up to which reply a session's work is certain to be wanted. Shared by the session, which knows, and the
+/// work it has ordered, which waits in the scheduler's queues meanwhile.
+#[derive(Debug, Clone, Default)]
+pub struct Certain(Arc<AtomicU64>);
+
+impl Certain {
+    /// This reply will be heard, if nobody interrupts it.
+    pub fn up_to(&self, epoch: Epoch) {
+        self.0.fetch_max(epoch.to_bits(), Ordering::AcqRel);
+    }
+
+    fn holds(&self, epoch: Epoch) -> bool {
+        epoch.to_bits() <= self.0.load(Ordering::Acquire)
+    }
+}
+
+/// What hangs on a piece of work.
+#[derive(Debug, Clone)]
+pub enum Stake {
+    /// Somebody waits for it.
+    Wanted,
+    /// Nobody waits for it yet: it saves time later.
+    Ahead,
+    /// A draft that may still be thrown away.
+    Draft(Epoch, Certain),
+}
 
 /// An answer, with where its time went.
 #[derive(Debug, Clone)]
@@ -29,6 +59,8 @@ pub type SpeechSink = Box<dyn FnMut(&[f32], u32) + Send>;
 pub enum GenEvent {
     /// The prompt was taken.
     Begun(Begun),
+    /// How likely a sentence ends with the caller's last word, 0..1.
+    Ends(f32),
     /// Text.
     Token(String),
     /// The end, with text that had been held back.
@@ -106,8 +138,21 @@ pub struct Work {
     pub submitted: Instant,
     /// Raised when the answer no longer matters: the work is then dropped before it costs anything.
     pub cancel: Cancel,
-    /// It may turn out to be for nothing.
-    pub speculative: bool,
+    /// What hangs on it.
+    pub stake: Stake,
+    /// Whose it is.
+    pub session: u64,
+}
+
+impl Work {
+    /// Whether it may turn out to be for nothing.
+    pub fn speculative(&self) -> bool {
+        match &self.stake {
+            Stake::Wanted => false,
+            Stake::Ahead => true,
+            Stake::Draft(epoch, certain) => !certain.holds(*epoch),
+        }
+    }
 }
 
 impl Job {

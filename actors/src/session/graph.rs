@@ -22,6 +22,7 @@ use ractor::{Actor, ActorCell, ActorId, ActorRef, SpawnErr};
 
 use crate::enhancer::Enhancer;
 use crate::gpu::Submitter;
+use crate::gpu::work::Certain;
 use crate::lane::Lane;
 use crate::llm::{CLAUSES_LANE, Clause, Llm};
 use crate::playout::PlayoutLanes;
@@ -59,6 +60,8 @@ pub struct Lanes {
     current: tts::Current,
     /// The media clock.
     pub clock: Arc<AtomicU64>,
+    /// Up to which reply work is certain to be wanted.
+    pub certain: Certain,
 }
 
 impl Default for Lanes {
@@ -73,6 +76,7 @@ impl Default for Lanes {
             memory: asr::SharedMemory::default(),
             current: tts::Current::default(),
             clock: Arc::default(),
+            certain: Certain::default(),
         }
     }
 }
@@ -172,6 +176,7 @@ async fn spawn_tts(soil: &Soil, settings: &SessionSettings) -> Result<ActorRef<t
         speech: soil.lanes.speech.clone(),
         frames: soil.lanes.playout.frames.clone(),
         current: Arc::clone(&soil.lanes.current),
+        certain: soil.lanes.certain.clone(),
         submitter: soil.submitter.clone(),
         reporter: soil.reporter.clone(),
         style: settings.voice.style.clone(),

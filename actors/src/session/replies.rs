@@ -6,6 +6,7 @@ use viva_models::{Begun, Role};
 
 use crate::conversation::{Item, Place};
 use crate::event::{ItemId, Outcome, SessionEvent, TurnMetrics, Usage};
+use crate::gpu::work::Stake;
 use crate::ledger::Certainty;
 use crate::metrics as m;
 use crate::playout::{Command, PlayoutReport};
@@ -28,6 +29,8 @@ pub(super) struct Reply {
     usage: Option<Usage>,
     begun: Option<Begun>,
     complete: bool,
+    /// Its writer died: what was written is all there is.
+    shortened: bool,
     failed: Option<String>,
     /// Clauses spoken before the commit, with their length.
     drafted: Vec<(String, u64)>,
@@ -55,6 +58,16 @@ struct Marks {
 impl Reply {
     fn written(&self) -> String {
         self.clauses.join(" ")
+    }
+
+    /// How it ends when nobody cuts it.
+    fn outcome(&self) -> Outcome {
+        match &self.failed {
+            Some(message) => Outcome::Failed(message.clone()),
+            None if self.shortened => Outcome::Shortened,
+            None if self.complete => Outcome::Completed,
+            None => Outcome::Incomplete,
+        }
     }
 
     fn metrics(&self) -> TurnMetrics {
@@ -88,9 +101,10 @@ impl State {
         }
         let request = DraftRequest {
             epoch,
+            pause: self.caller.pause.map(|(pause, _)| pause),
             messages: self.conversation.messages(instructions, words.as_deref(), PROMPT_CHARS_MAX),
             sampling,
-            speculative: true,
+            stake: Stake::Draft(epoch, self.soil.lanes.certain.clone()),
         };
         let aloud = self.options.spoken.unwrap_or(voice.spoken);
         let item = self.name("item");
@@ -113,6 +127,7 @@ impl State {
             usage: None,
             begun: None,
             complete: true,
+            shortened: false,
             failed: None,
             drafted: Vec::new(),
             request: request.clone(),
@@ -124,12 +139,11 @@ impl State {
         self.graph.rag.cast(rag::Msg::Draft(Box::new(request))).ok();
     }
 
-    /// Has the LLM read the caller's final words ahead.
-    pub(super) fn read_ahead(&mut self) {
-        let told = self.caller.told.clone();
+    /// Has the LLM read words of the caller's ahead, and say whether their sentence ends at this pause.
+    pub(super) fn read_ahead(&mut self, words: &str, pause: Option<u32>) {
         let messages =
-            self.conversation.messages(&self.settings.voice.instructions, Some(&told), PROMPT_CHARS_MAX);
-        self.graph.llm.cast(llm::Msg::Prefill(messages)).ok();
+            self.conversation.messages(&self.settings.voice.instructions, Some(words), PROMPT_CHARS_MAX);
+        self.graph.llm.cast(llm::Msg::Prefill(messages, pause)).ok();
     }
 
     pub(super) fn configure_voice(&mut self) {
@@ -151,7 +165,7 @@ impl State {
             return;
         }
         // Some of it is on its way to be heard: it ends there.
-        (reply.usage, reply.complete) = (Some(Usage::default()), false);
+        (reply.usage, reply.shortened) = (Some(Usage::default()), true);
         let epoch = reply.epoch;
         let last = llm::Clause { epoch, text: String::new(), last: true };
         self.graph.tts.cast(tts::Msg::Append(last)).ok();
@@ -172,6 +186,7 @@ impl State {
     }
 
     pub(super) fn decided(&mut self, epoch: Epoch) {
+        self.soil.lanes.certain.up_to(epoch);
         if let Some(reply) = self.of(epoch) {
             reply.marks.decided = Some(Instant::now());
         }
@@ -184,6 +199,7 @@ impl State {
         if !reply {
             return;
         }
+        self.soil.lanes.certain.up_to(epoch);
         let Some(reply) = &mut self.reply else { return };
         reply.committed = true;
         reply.marks.decided.get_or_insert_with(Instant::now);
@@ -239,7 +255,7 @@ impl State {
         };
         let previous = self.conversation.insert(entry, Place::Last).unwrap_or_default();
         let audio_ms = at.since_ms(caller.since);
-        tracing::info!(
+        tracing::debug!(
             session = %self.id,
             turn = epoch.turn,
             ?why,
@@ -356,8 +372,9 @@ impl State {
         let over = self.of(epoch).is_some_and(|r| r.committed && !r.aloud && r.usage.is_some());
         if over && let Some(reply) = self.reply.take() {
             let written = reply.written();
+            let outcome = reply.outcome();
             self.measure(&reply);
-            self.end_reply(reply, written, 0, Outcome::Completed);
+            self.end_reply(reply, written, 0, outcome);
             self.tell(Input::PlayoutDrained { epoch });
         }
     }
@@ -377,12 +394,8 @@ impl State {
             }
             PlayoutReport::Drained { epoch, played_ms } => {
                 self.ledger.played(epoch, played_ms, played_ms, Certainty::Sent);
-                let Some(mut reply) = self.reply.take_if(|r| r.epoch == epoch) else { return };
-                let outcome = match (reply.failed.take(), reply.complete) {
-                    (Some(message), _) => Outcome::Failed(message),
-                    (None, true) => Outcome::Completed,
-                    (None, false) => Outcome::Incomplete,
-                };
+                let Some(reply) = self.reply.take_if(|r| r.epoch == epoch) else { return };
+                let outcome = reply.outcome();
                 let heard = self.ledger.get(epoch).map(|s| s.text()).unwrap_or_default();
                 self.end_reply(reply, heard, played_ms, outcome);
                 self.tell(Input::PlayoutDrained { epoch });

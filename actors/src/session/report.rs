@@ -29,6 +29,13 @@ pub enum Report {
         /// How likely the caller is done; none if it could not be said.
         probability: Option<f32>,
     },
+    /// The words before a pause were read by the language model.
+    SentenceEnds {
+        /// Which pause.
+        pause: u32,
+        /// How likely a sentence ends with them.
+        probability: f32,
+    },
     /// A pause was recognised.
     Heard {
         /// Which.

@@ -44,6 +44,11 @@ pub enum Action {
         /// For which pause.
         pause: u32,
     },
+    /// Have the language model read the words before this pause, and say whether a sentence ends with them.
+    ReadAhead {
+        /// Which pause.
+        pause: u32,
+    },
     /// The pause is over, the caller goes on; what it led to is void.
     GoOn {
         /// Which pause.

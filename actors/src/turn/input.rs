@@ -25,6 +25,13 @@ pub enum Input {
         /// How likely the caller is done, 0..1; none if it could not say.
         probability: Option<f32>,
     },
+    /// The language model's opinion of the words before a pause.
+    SentenceEnds {
+        /// Of which pause.
+        pause: u32,
+        /// How likely a sentence ends with them, 0..1.
+        probability: f32,
+    },
     /// The recogniser's answer: the words of the whole turn so far.
     Heard {
         /// Of which pause.

@@ -136,14 +136,18 @@ fn an_unsure_score_is_asked_again_and_may_end_the_turn() {
 
 #[test]
 fn a_caller_who_pauses_long_is_given_longer() {
-    let mut m = machine();
-    run(&mut m, &[(100, started(50)), (3160, paused(3000)), (3200, scored(1, 0.1)), (3300, heard(1, "I"))]);
-    m.handle(&started(4000), ms(4060));
-    run(&mut m, &[(6160, paused(6000)), (6200, scored(2, 0.99)), (6300, heard(2, "I did it."))]);
     let committed = |actions: &[Action]| actions.iter().any(|a| matches!(a, Action::Commit { .. }));
-    m.handle(&ready(E11), ms(7000));
-    assert!(!committed(&m.handle(&Input::Tick, ms(7100))), "he went on after a second of silence before");
-    assert!(committed(&m.handle(&Input::Tick, ms(7200))));
+    let answer = |first: &str| {
+        let mut m = machine();
+        let first = heard(1, first);
+        run(&mut m, &[(100, started(50)), (3160, paused(3000)), (3200, scored(1, 0.1)), (3300, first)]);
+        m.handle(&started(4000), ms(4060));
+        run(&mut m, &[(6160, paused(6000)), (6200, scored(2, 0.99)), (6300, heard(2, "I did it."))]);
+        let early = committed(&m.handle(&ready(E11), ms(7000)));
+        (early, committed(&m.handle(&Input::Tick, ms(7100))), committed(&m.handle(&Input::Tick, ms(7200))))
+    };
+    assert_eq!(answer("I tried."), (false, false, true), "he went on after a second of silence before");
+    assert!(answer("And then I").0, "in mid-sentence, which says nothing of the end of one");
 }
 
 #[test]
@@ -157,7 +161,8 @@ fn a_long_answer_may_have_longer_pauses() {
 fn an_unfinished_turn_gets_the_time_of_a_thinking_pause() {
     let mut m = machine();
     run(&mut m, &[(100, started(50)), (2160, paused(2000)), (2250, scored(1, 0.05))]);
-    assert_eq!(m.handle(&heard(1, "I think that"), ms(2400)), [Action::Score { pause: 1 }]);
+    let actions = m.handle(&heard(1, "I think that"), ms(2400));
+    assert_eq!(actions, [Action::Score { pause: 1 }, Action::ReadAhead { pause: 1 }]);
     m.handle(&scored(1, 0.05), ms(2450));
     assert_eq!(m.handle(&Input::Tick, ms(2600)), [Action::Score { pause: 1 }]);
     m.handle(&scored(1, 0.05), ms(2650));
@@ -220,7 +225,45 @@ fn a_backchannel_resumes_and_words_cut() {
     assert!(m.handle(&heard(2, "Mm-hm, yeah."), ms(4200)).contains(&Action::Resume { epoch: E11 }));
     run(&mut m, &[(5060, started(5000)), (5560, paused(5400))]);
     let cut = m.handle(&heard(3, "Wait, stop."), ms(5800));
-    assert_eq!(cut, [Action::Cut { epoch: E11, why: CutReason::BargeIn }, Action::Score { pause: 3 }]);
+    assert_eq!(cut[..2], [Action::Cut { epoch: E11, why: CutReason::BargeIn }, Action::Score { pause: 3 }]);
+}
+
+#[test]
+fn words_that_hang_are_waited_for_whatever_the_voice_says() {
+    let mut m = machine();
+    let ends = |probability| Input::SentenceEnds { pause: 1, probability };
+    run(&mut m, &[(100, started(50)), (2260, paused(2000)), (2300, scored(1, 0.95))]);
+    assert_eq!(m.handle(&heard(1, "The hardest part was."), ms(2400)), [Action::Draft { epoch: E11 }]);
+    assert_eq!(m.handle(&ends(0.001), ms(2450)), [], "the draft's own prompt tells that they hang");
+    m.handle(&ready(E11), ms(2700));
+    assert_eq!(m.handle(&Input::Tick, ms(3400)), [], "and it waits with them");
+    let mut whole = m.clone();
+    assert_eq!(
+        m.handle(&started(3500), ms(3550)),
+        [Action::GoOn { pause: 1, freeze: true }, Action::Discard { epoch: E11 }]
+    );
+    let actions = whole.handle(&ends(0.4), ms(3420));
+    assert!(matches!(actions[..], [Action::Commit { turn: true, .. }]), "{actions:?}");
+}
+
+#[test]
+fn whole_words_end_the_turn_of_a_caller_who_does_not_sound_finished() {
+    let mut m = machine();
+    run(&mut m, &[(100, started(50)), (2160, paused(2000)), (2200, scored(1, 0.03))]);
+    assert_eq!(m.handle(&heard(1, "I saw what good care does."), ms(2290)), [Action::ReadAhead { pause: 1 }]);
+    m.handle(&Input::SentenceEnds { pause: 1, probability: 0.3 }, ms(2380));
+    let due = m.next_tick().unwrap();
+    run(
+        &mut m,
+        &[(2310, Input::Tick), (2360, scored(1, 0.03)), (2510, Input::Tick), (2560, scored(1, 0.03))],
+    );
+    let draft = m.next_tick().unwrap();
+    assert!(due < draft && draft < ms(2800), "{draft:?}");
+    assert_eq!(m.handle(&Input::Tick, draft), [Action::Draft { epoch: E11 }]);
+    m.handle(&ready(E11), ms(3100));
+    let over = m.next_tick().unwrap();
+    assert!(over > ms(3200) && over < ms(3400), "{over:?}");
+    assert!(matches!(m.handle(&Input::Tick, over)[..], [Action::Commit { .. }]));
 }
 
 #[test]
@@ -316,13 +359,19 @@ fn a_caller_who_never_stops_is_answered_in_the_end() {
 fn patience_and_open_ends_ask_for_longer_silence() {
     let quick = TurnConfig { endpointing: Endpointing::Semantic { patience: 0.7 }, ..TurnConfig::default() };
     let normal = TurnConfig::default();
-    assert!(quick.silence_asked_ms(Some(0.9), "Yes.") < normal.silence_asked_ms(Some(0.9), "Yes."));
+    let asked = |c: &TurnConfig, score, ends, text| {
+        c.silence_asked_ms(Evidence { score: Some(score), ends, text, turn_ms: 3_000 })
+    };
+    assert!(asked(&quick, 0.9, None, "Yes.") < asked(&normal, 0.9, None, "Yes."));
+    assert!(asked(&normal, 0.9, None, "I did this because") > asked(&normal, 0.9, None, "I did."));
     assert!(
-        normal.silence_asked_ms(Some(0.9), "I did this because")
-            > normal.silence_asked_ms(Some(0.9), "I did.")
+        asked(&normal, 0.9, Some(0.001), "The hardest part was.") > asked(&normal, 0.9, None, "It was."),
+        "a recogniser's full stop does not end a sentence that hangs"
     );
-    let scores: Vec<f32> = (0..=10).map(|i| normal.silence_asked_ms(Some(i as f32 / 10.0), "x")).collect();
-    assert!(scores.windows(2).all(|w| w[0] >= w[1]), "more finished never waits longer: {scores:?}");
+    for ends in [None, Some(0.001), Some(0.03), Some(0.5)] {
+        let scores: Vec<f32> = (0..=10).map(|i| asked(&normal, i as f32 / 10.0, ends, "x")).collect();
+        assert!(scores.windows(2).all(|w| w[0] >= w[1]), "more finished never waits longer: {scores:?}");
+    }
 }
 
 #[test]
@@ -341,6 +390,7 @@ fn any_input() -> impl Strategy<Value = Input> {
         3 => Just(started(0)),
         3 => Just(paused(0)),
         3 => (1u32..8, 0f32..1.0).prop_map(|(p, s)| scored(p, s)),
+        2 => (1u32..8, 0f32..1.0).prop_map(|(pause, probability)| Input::SentenceEnds { pause, probability }),
         3 => (1u32..8, prop_oneof![Just(""), Just("yes"), Just("I did it.")]).prop_map(|(p, t)| heard(p, t)),
         1 => (1u32..8).prop_map(|pause| Input::HearingFailed { pause }),
         2 => epoch.clone().prop_map(|epoch| Input::PlayoutStarted { epoch }),

@@ -1,7 +1,7 @@
 //! What the caller's words say about their turn.
 
 /// Whether the words cannot be the end of what the caller means to say.
-pub(super) fn hangs(text: &str) -> bool {
+pub(super) fn hang(text: &str) -> bool {
     /// Nobody's sentence ends with these.
     const OPEN: [&str; 13] =
         ["and", "but", "or", "because", "um", "uh", "er", "erm", "the", "a", "an", "my", "of"];

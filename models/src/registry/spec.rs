@@ -108,6 +108,9 @@ pub struct LlamaSpec {
 pub const CACHE_TOKENS_DEFAULT_MAX: u32 = 8192;
 
 impl LlamaSpec {
+    /// Sequences there can be: llama.cpp's own 256, less four that keep system prompts.
+    pub const SEQUENCES_MAX: u32 = 252;
+
     /// Tokens in the shared cache; never fewer than one whole sequence.
     pub fn cache(&self) -> u32 {
         let wanted = self

@@ -18,6 +18,7 @@ use viva_models::{
 
 use crate::answer::Answer;
 use crate::cache::{Cache, KEEPERS};
+use crate::ending::Endings;
 use crate::prompt::{template_of, tokenise};
 
 /// Tokens one step may compute. A step cannot be interrupted: 512 are 0.7 s with SmolLM2 on one core, and
@@ -25,7 +26,7 @@ use crate::prompt::{template_of, tokenise};
 const BATCH_TOKENS: usize = 512;
 
 /// llama.cpp's own limit on sequences.
-const SEQUENCES_MAX: u32 = 256;
+const _: () = assert!(LlamaSpec::SEQUENCES_MAX + KEEPERS == 256);
 
 /// llama.cpp behind the contract.
 pub(crate) struct Llama {
@@ -35,6 +36,7 @@ pub(crate) struct Llama {
     context: LlamaContext<'static>,
     batch: LlamaBatch<'static>,
     cache: Cache,
+    endings: Endings,
     open: BTreeMap<SeqId, Sequence>,
     /// Counts what has begun, so that the newest can be told.
     begun: u64,
@@ -47,6 +49,8 @@ struct Sequence {
     pending: VecDeque<LlamaToken>,
     /// Tokens of its system prompt.
     system: usize,
+    /// Tokens up to the caller's last word, behind which the end of their sentence is judged.
+    words: Option<usize>,
     answer: Option<Answer>,
     begun: u64,
 }
@@ -58,17 +62,26 @@ struct Work {
     tokens: Vec<LlamaToken>,
     /// Whether a token is chosen after them.
     choose: bool,
+    /// The one of them behind which the end of the caller's sentence is judged.
+    judge: Option<usize>,
     prompt: bool,
+}
+
+/// Where in a batch the logits lie that a sequence's part asked for.
+#[derive(Debug, Default)]
+struct Wanted {
+    chosen: i32,
+    judged: Option<i32>,
 }
 
 impl Llama {
     /// Loads the weights and makes the cache.
     pub(crate) fn open(spec: &LlamaSpec) -> Result<Self> {
-        if spec.sequences == 0 || spec.sequences > SEQUENCES_MAX - KEEPERS {
+        if spec.sequences == 0 || spec.sequences > LlamaSpec::SEQUENCES_MAX {
             return Err(EngineError::Invalid(format!(
                 "sequences is {}; 1 to {} are possible",
                 spec.sequences,
-                SEQUENCES_MAX - KEEPERS
+                LlamaSpec::SEQUENCES_MAX
             )));
         }
         let failed = |e: &dyn std::fmt::Display| {
@@ -110,6 +123,7 @@ impl Llama {
             context,
             batch: LlamaBatch::new(BATCH_TOKENS, 1),
             cache: Cache::new(spec.sequences),
+            endings: Endings::of(model),
             open: BTreeMap::new(),
             begun: 0,
         })
@@ -151,7 +165,7 @@ impl Llama {
             let event = answer.end(seq, String::new(), StopReason::Length);
             self.settle(event, events);
         } else if let Some(token) = answer.chosen {
-            work.push(Work { seq, tokens: vec![token], choose: true, prompt: false });
+            work.push(Work { seq, tokens: vec![token], choose: true, judge: None, prompt: false });
         }
     }
 
@@ -179,7 +193,9 @@ impl Llama {
         *room -= n;
         let choose = n == sequence.pending.len() && sequence.answer.is_some();
         let tokens = sequence.pending.iter().take(n).copied().collect();
-        Some(Work { seq, tokens, choose, prompt: true })
+        let from = self.cache.len(seq);
+        let judge = sequence.words.and_then(|words| (words - 1).checked_sub(from)).filter(|i| *i < n);
+        Some(Work { seq, tokens, choose, judge, prompt: true })
     }
 
     /// Passes an event on; an answer that is done is put away.
@@ -196,14 +212,14 @@ impl Llama {
     /// then system prompts nobody uses, and at last whoever came last fails alone.
     fn compute(&mut self, mut work: Vec<Work>, events: &mut Vec<StepEvent>) {
         while !work.is_empty() {
-            let chosen_at = match self.fill(&work) {
-                Ok(indexes) => indexes,
+            let wanted = match self.fill(&work) {
+                Ok(wanted) => wanted,
                 Err(error) => return self.fail_all(work, &error, events),
             };
             match self.context.decode(&mut self.batch) {
                 Ok(()) => {
-                    for (part, index) in work.into_iter().zip(chosen_at) {
-                        self.finish(part, index, events);
+                    for (part, wanted) in work.into_iter().zip(wanted) {
+                        self.finish(part, &wanted, events);
                     }
                     return;
                 }
@@ -230,28 +246,38 @@ impl Llama {
         }
     }
 
-    /// Writes the batch; returns for each work the index its next token is chosen at.
-    fn fill(&mut self, work: &[Work]) -> Result<Vec<i32>> {
+    /// Writes the batch; returns for each work where its logits will lie.
+    fn fill(&mut self, work: &[Work]) -> Result<Vec<Wanted>> {
         self.batch.clear();
-        let mut chosen_at = Vec::with_capacity(work.len());
+        let mut all = Vec::with_capacity(work.len());
         for part in work {
             let id = i32::try_from(part.seq.0).unwrap_or(i32::MAX);
             let from = self.cache.len(part.seq);
+            let mut wanted = Wanted::default();
             for (i, token) in part.tokens.iter().enumerate() {
                 let last = part.choose && i + 1 == part.tokens.len();
+                let judged = part.judge == Some(i);
                 let position = i32::try_from(from + i).unwrap_or(i32::MAX);
                 self.batch
-                    .add(*token, position, &[id], last)
+                    .add(*token, position, &[id], last || judged)
                     .map_err(|e| EngineError::Failed(format!("the batch is full: {e}")))?;
+                wanted.chosen = self.batch.n_tokens() - 1;
+                if judged {
+                    wanted.judged = Some(wanted.chosen);
+                }
             }
-            chosen_at.push(self.batch.n_tokens() - 1);
+            all.push(wanted);
         }
-        Ok(chosen_at)
+        Ok(all)
     }
 
     /// Notes what was computed and chooses the next token where one is due.
-    fn finish(&mut self, part: Work, index: i32, events: &mut Vec<StepEvent>) {
+    fn finish(&mut self, part: Work, wanted: &Wanted, events: &mut Vec<StepEvent>) {
         self.cache.extend(part.seq, &part.tokens);
+        if let Some(index) = wanted.judged {
+            let probability = self.endings.probability(self.context.get_logits_ith(index));
+            events.push(StepEvent::Ends { seq: part.seq, probability });
+        }
         let Some(sequence) = self.open.get_mut(&part.seq) else { return };
         if part.prompt {
             sequence.pending.drain(..part.tokens.len());
@@ -262,7 +288,7 @@ impl Llama {
             return;
         }
         let Some(answer) = sequence.answer.as_mut() else { return };
-        answer.chosen = Some(answer.sampler.sample(&self.context, index));
+        answer.chosen = Some(answer.sampler.sample(&self.context, wanted.chosen));
         answer.shown = false;
         if !part.prompt {
             let event = answer.show(self.model, part.seq);
@@ -299,11 +325,15 @@ impl Llm for Llama {
             )));
         }
         // An answer starts from the logits of the last prompt token, so that one is always computed.
+        // So does the judgement of the caller's sentence from those of their last word.
         let most = if answer.is_some() { n - 1 } else { n };
+        let most = tokens.words.map_or(most, |words| most.min(words - 1));
         let reused = self.cache.reuse(&mut self.context, seq, &tokens.all, most);
         let pending = tokens.all[reused..].iter().copied().collect();
         self.begun += 1;
-        self.open.insert(seq, Sequence { pending, system: tokens.system, answer, begun: self.begun });
+        let sequence =
+            Sequence { pending, system: tokens.system, words: tokens.words, answer, begun: self.begun };
+        self.open.insert(seq, sequence);
         Ok(Begun { prompt_tokens: count(n), reused_tokens: count(reused) })
     }
 

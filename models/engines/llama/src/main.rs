@@ -2,6 +2,7 @@
 
 mod answer;
 mod cache;
+mod ending;
 mod engine;
 mod prompt;
 

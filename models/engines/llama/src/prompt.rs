@@ -18,6 +18,9 @@ pub(crate) struct Tokens {
     pub(crate) all: Vec<LlamaToken>,
     /// How many of them are the instructions every conversation of the same kind begins with.
     pub(crate) system: usize,
+    /// How many of them it takes to the last word of the user's message at the end, if there is one. Marks
+    /// behind that word do not count: a recogniser puts them there whether the sentence is over or not.
+    pub(crate) words: Option<usize>,
 }
 
 /// The template of the model, or ChatML where it has none that llama.cpp can render.
@@ -32,8 +35,7 @@ pub(crate) fn template_of(model: &LlamaModel) -> Result<LlamaChatTemplate> {
     LlamaChatTemplate::new("chatml").map_err(|e| EngineError::Failed(e.to_string()))
 }
 
-/// Renders and tokenises. An unfinished prompt ends right after the words of its last message, less one
-/// token that the next word may still change.
+/// Renders and tokenises. An unfinished prompt ends right after the last word of its last message.
 pub(crate) fn tokenise(model: &LlamaModel, template: &LlamaChatTemplate, prompt: &Prompt) -> Result<Tokens> {
     let Some(last) = prompt.messages.last() else {
         return Err(EngineError::Invalid("a prompt needs a message".into()));
@@ -44,7 +46,8 @@ pub(crate) fn tokenise(model: &LlamaModel, template: &LlamaChatTemplate, prompt:
     let rendered = render(model, template, &prompt.messages, !prompt.unfinished)?;
     let segments = split(&rendered, &prompt.messages);
     let with_system = prompt.messages[0].role == Role::System;
-    let mut tokens = Tokens { all: Vec::new(), system: 0 };
+    let mut tokens = Tokens { all: Vec::new(), system: 0, words: None };
+    let plain = |text: &str| model.vocab().tokenize(text.as_bytes(), false, false);
     for (i, segment) in segments.iter().enumerate() {
         match segment {
             Segment::Template(_) if prompt.unfinished && i + 1 == segments.len() => {}
@@ -53,7 +56,14 @@ pub(crate) fn tokenise(model: &LlamaModel, template: &LlamaChatTemplate, prompt:
                 tokens.all.extend(model.vocab().tokenize(text.as_bytes(), first, true));
             }
             Segment::Said { message, text } => {
-                tokens.all.extend(model.vocab().tokenize(text.as_bytes(), false, false));
+                let before = tokens.all.len();
+                let said = plain(text);
+                if *message + 1 == prompt.messages.len() && last.role == Role::User {
+                    let words = plain(text.trim_end_matches(|c: char| !c.is_alphanumeric()));
+                    let same = said.iter().zip(&words).take_while(|(a, b)| a == b).count();
+                    tokens.words = (same > 0).then_some(before + same);
+                }
+                tokens.all.extend(said);
                 if *message == 0 && with_system {
                     tokens.system = tokens.all.len();
                 }
@@ -61,8 +71,7 @@ pub(crate) fn tokenise(model: &LlamaModel, template: &LlamaChatTemplate, prompt:
         }
     }
     if prompt.unfinished {
-        tokens.all.pop();
-        tokens.system = tokens.system.min(tokens.all.len());
+        tokens.all.truncate(tokens.words.unwrap_or(tokens.all.len()));
     }
     if tokens.all.is_empty() && !prompt.unfinished {
         return Err(EngineError::Invalid("the prompt has no tokens".into()));

@@ -14,8 +14,8 @@ use crate::text::{Clause, sentences};
 /// Below this (−46 dBFS) a sample counts as silence when the start of a line is trimmed.
 const SILENCE: f32 = 0.005;
 
-/// Silence kept in front of the first sound: the caller waits through it. 30 ms let a soft consonant begin.
-const LEAD_MS: usize = 30;
+/// Silence kept in front of the first sound: the caller waits through it. 10 ms let a soft consonant begin.
+const LEAD_MS: usize = 10;
 
 /// Silence kept behind the last sound of a sentence, so that its last consonant dies away.
 const TAIL_MS: usize = 80;

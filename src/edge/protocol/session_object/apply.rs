@@ -116,7 +116,7 @@ impl SessionObject {
                 let what = format!("{hints} bytes of prompt and keywords are more than {HINTS_MAX}");
                 return Err(out_of_range("session.audio.input.transcription.prompt", what));
             }
-            input.transcription = transcription;
+            input.transcription = transcription.map(Transcription::checked).transpose()?;
         }
         if let Some(reduction) = patch.noise_reduction {
             input.noise_reduction = reduction;
@@ -187,6 +187,22 @@ impl SessionObject {
             },
             language: transcription.and_then(|t| t.language.clone()).unwrap_or_else(|| spec.language.clone()),
         }
+    }
+}
+
+impl Transcription {
+    /// The language by its primary tag, which is all that a recogniser knows of it.
+    fn checked(mut self) -> Result<Self, ErrorBody> {
+        if let Some(tag) = &self.language {
+            let primary = tag.split(['-', '_']).next().unwrap_or_default().to_ascii_lowercase();
+            if !(2..=3).contains(&primary.len()) || !primary.bytes().all(|b| b.is_ascii_lowercase()) {
+                let shown: String = tag.chars().take(20).collect();
+                let what = format!("'{shown}' is no language tag like 'en' or 'pt-BR'");
+                return Err(out_of_range("session.audio.input.transcription.language", what));
+            }
+            self.language = Some(primary);
+        }
+        Ok(self)
     }
 }
 
