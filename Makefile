@@ -11,9 +11,8 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/viva
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export CARGO_NET_RETRY ?= 5
 # For the tests that start outside parties.
-export VIVA_TEST_PYTHON ?= $(CACHE)/venv/bin/python
-export VIVA_NODE_MODULES ?= $(CACHE)/node/node_modules
-export NODE_PATH ?= $(VIVA_NODE_MODULES)
+export VIVA_VENV ?= $(CACHE)/venv
+export VIVA_NODE ?= $(CACHE)/node
 
 PROFILE ?= default
 LISTEN ?= 127.0.0.1:8790
@@ -34,12 +33,12 @@ run: setup engines build weights ## prepare everything, then serve (PROFILE=defa
 test: setup-test engines build weights-test lint ## prepare everything, then check and test everything
 	scripts/test.sh
 	cargo test --release --locked $(ENGINES) --bins
-	@if [ -f tests/browser/run.mjs ]; then node tests/browser/run.mjs; fi
+	node tests/browser/run.mjs
 
 setup: ## install the system packages that building needs
 	@scripts/setup.sh build
 
-setup-test:
+setup-test: ## install what the tests play, speak and drive as well
 	@scripts/setup.sh test
 	@scripts/test-tools.sh $(CACHE)
 
@@ -61,6 +60,7 @@ weights: build ## fetch the weights of PROFILE
 
 weights-test: build
 	$(VIVA) models pull --profile default --profile test
+	$(VIVA) models pull --profile quality --only embed
 
 lint: crates ## formatting and lints, as the tests demand them
 	cargo fmt --all --check

@@ -30,6 +30,7 @@ fn greedy(max_tokens: u32) -> Sampling {
 #[derive(Debug, Default, Clone, PartialEq)]
 struct Said {
     text: String,
+    ends: Vec<f32>,
     done: Option<(StopReason, u32)>,
     failed: Option<EngineError>,
 }
@@ -56,6 +57,7 @@ fn run(llm: &mut dyn Llm, seqs: &[u32]) -> BTreeMap<u32, Said> {
         for event in llm.step(&plan).unwrap() {
             match event {
                 StepEvent::Prefilled { seq, left: n } => *left.get_mut(&seq.0).unwrap() = n,
+                StepEvent::Ends { seq, probability } => said.get_mut(&seq.0).unwrap().ends.push(probability),
                 StepEvent::Token { seq, piece } => said.get_mut(&seq.0).unwrap().text += &piece,
                 StepEvent::Done { seq, piece, reason, tokens } => {
                     let said = said.get_mut(&seq.0).unwrap();
@@ -114,6 +116,56 @@ fn a_changed_last_message_leaves_no_trace() {
     let (begun, changed) = answer(&mut *llm, 0, &asked("I wrote a compiler in Rust."), &greedy(24));
     assert_eq!(fresh, changed);
     assert!(begun.reused_tokens > 30 && begun.reused_tokens < begun.prompt_tokens, "{begun:?}");
+}
+
+/// What the model thinks of words that a caller has said; read ahead, or as a prompt to answer.
+fn ends(llm: &mut dyn Llm, words: &str, unfinished: bool) -> f32 {
+    let prompt = Prompt { unfinished, ..asked(words) };
+    llm.begin(SeqId(0), &prompt, &greedy(1)).unwrap();
+    let plan = StepPlan { prefill: vec![(SeqId(0), PREFILL)], decode: vec![] };
+    let mut all = Vec::new();
+    for _ in 0..100 {
+        for event in llm.step(&plan).unwrap() {
+            match event {
+                StepEvent::Ends { probability, .. } => all.push(probability),
+                StepEvent::Prefilled { left: 0, .. } => {
+                    assert_eq!(all.len(), 1, "once a prompt: {all:?} for {words:?}");
+                    return all[0];
+                }
+                _ => {}
+            }
+        }
+    }
+    panic!("the prompt of {words:?} has no end");
+}
+
+#[test]
+fn words_that_hang_are_told_from_whole_ones_whatever_mark_stands_behind_them() {
+    let mut llm = open().engine;
+    for words in [
+        "I think the hardest part was.",
+        "His pulse was fast, and his blood pressure was.",
+        "We were a team of four, and I.",
+        "They leave because.",
+        "I've led teams of different sizes from three people to.",
+    ] {
+        let p = ends(&mut *llm, words, true);
+        println!("{p:.4} {words}");
+        assert!(p < 0.02, "{p} for {words:?}");
+    }
+    for words in [
+        "We were a team of four, and I led the design",
+        "I call the parents early, before a small problem becomes a big one",
+        "Yes, I did.",
+        "I like small reviews. Nobody reads a thousand lines carefully!",
+    ] {
+        let p = ends(&mut *llm, words, true);
+        println!("{p:.4} {words}");
+        assert!(p > 0.04, "{p} for {words:?}");
+        // The words lie in the cache now, and the prompt to answer is judged all the same.
+        let again = ends(&mut *llm, words, false);
+        assert!((again - p).abs() < 0.05 * p + 0.01, "{p} read ahead, {again} asked");
+    }
 }
 
 #[test]

@@ -67,6 +67,7 @@ fn options(manifest: Manifest, dir: &Path, hub: &str) -> PullOptions {
         mirror: None,
         hub: hub.to_owned(),
         allow_unverified: false,
+        parts: Vec::new(),
         lock_wait: Duration::from_secs(20),
     }
 }

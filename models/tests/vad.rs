@@ -4,6 +4,7 @@
 mod real;
 
 use real::{SENTENCES, cpu_ms, runtime, sentence, weights};
+use viva_models::audio::LISTEN_RATE;
 use viva_models::vad::Silero;
 use viva_models::{EngineError, VAD_WINDOW, Vad, VadJob, VadState};
 
@@ -67,6 +68,37 @@ fn speech_is_told_from_silence_and_noise() {
         let worst = quiet.iter().copied().fold(0.0, f32::max);
         println!("{what}: mean {:.3}, worst {worst:.3}", mean(&quiet));
         assert!(worst < 0.5, "{what} taken for speech: {worst}");
+    }
+}
+
+/// What a microphone hears that is no speech: clicks, a knock on the desk, typing, breath.
+fn noises() -> Vec<(&'static str, Vec<f32>)> {
+    let second = LISTEN_RATE as usize;
+    let decay = |at: usize, from: usize, tau: f32| (-((at - from) as f32) / tau).exp();
+    let hiss = noise(3 * second, 1.0);
+    let bursts = |every: usize, tau: f32, level: f32, tone: f32| -> Vec<f32> {
+        let at = |i: usize| i / every * every;
+        (0..3 * second)
+            .map(|i| level * decay(i, at(i), tau) * (hiss[i] + tone * (i as f32 * 0.05).sin()) * 0.5)
+            .collect()
+    };
+    let breath = |i: usize| 0.02 * (i as f32 * std::f32::consts::PI / second as f32).sin().powi(2);
+    vec![
+        ("mouse clicks", bursts(second / 2, 20.0, 0.5, 0.0)),
+        ("typing", bursts(second / 8, 60.0, 0.3, 0.2)),
+        ("knocks", bursts(second, 400.0, 0.8, 2.0)),
+        ("breath", (0..3 * second).map(|i| breath(i) * hiss[i]).collect()),
+    ]
+}
+
+/// A single window from 0.85 on begins a turn and holds our voice (`START_SURE` in the actors' VAD stage).
+#[test]
+fn no_click_or_breath_is_surely_speech() {
+    let mut vad = open();
+    for (what, samples) in noises() {
+        let worst = run(&mut vad, &[samples]).remove(0).into_iter().fold(0.0, f32::max);
+        println!("{what}: worst {worst:.3}");
+        assert!(worst < 0.85, "{what} taken for speech: {worst}");
     }
 }
 

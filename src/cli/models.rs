@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use viva_models::fetch::{
-    self, Checked, Hash, Manifest, Outcome, Profile, PullOptions, Registry, Source, State, Weights,
+    self, Checked, Hash, Manifest, Outcome, Part, Profile, PullOptions, Registry, Source, State, Weights,
 };
 
 /// Prints a line. A reader who has seen enough (`| head`) is no reason to fail.
@@ -20,6 +20,7 @@ macro_rules! say {
 #[command(after_help = "Examples:
   viva models pull                                    everything `viva serve` needs
   viva models pull --profile test --profile quality   two profiles; files they share come once
+  viva models pull --profile quality --only embed     one part of a profile
   viva models list                                    what there is, and what is here already
   viva models verify --json                           read every byte again; exit status 1 if one is wrong
 
@@ -41,6 +42,9 @@ enum Command {
     Pull {
         #[command(flatten)]
         which: Which,
+        /// Only what serves this: asr, llm, tts, embed, vad, turn or runtime; may be given more than once.
+        #[arg(long, value_name = "PART", value_delimiter = ',', value_parser = part)]
+        only: Vec<Part>,
         /// Take files for which the manifest knows no hash, too. Their hash is noted when they come, so
         /// that `verify` can tell whether they changed since.
         #[arg(long)]
@@ -90,17 +94,23 @@ impl Which {
 /// Runs the subcommand.
 pub fn run(args: ModelsArgs) -> anyhow::Result<()> {
     match args.command {
-        Command::Pull { which, allow_unverified } => pull(&which, allow_unverified),
+        Command::Pull { which, only, allow_unverified } => pull(&which, only, allow_unverified),
         Command::List { which, json } => list(&which, json),
         Command::Verify { which, json } => verify(&which, json),
     }
 }
 
-fn pull(which: &Which, allow_unverified: bool) -> anyhow::Result<()> {
+/// A part by its name in the manifest.
+fn part(name: &str) -> Result<Part, String> {
+    serde_json::from_value(name.into()).map_err(|_| format!("there is no part {name:?}"))
+}
+
+fn pull(which: &Which, only: Vec<Part>, allow_unverified: bool) -> anyhow::Result<()> {
     let names = which.profiles_or(&["default"]);
     let mut options = PullOptions::from_env(names.clone());
     options.dir = which.dir();
     options.allow_unverified = allow_unverified;
+    options.parts = only;
     let mut progress = fetch::for_terminal();
     let began = std::time::Instant::now();
     let pulled = fetch::pull(&options, progress.as_mut())?;

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::ct2_ggml::Precision;
 use super::guard::{Permits, lock, locked};
-use super::manifest::{Convert, Entry, Hash, Input, Manifest, Source};
+use super::manifest::{Convert, Entry, Hash, Input, Manifest, Part, Source};
 use super::progress::{Event, Outcome, Progress};
 use super::stamps::Stamps;
 use super::{FetchError, HashingWriter, Result, ct2_ggml, hash_file, hex, http, mpnet_onnx, package};
@@ -33,6 +33,8 @@ pub struct PullOptions {
     pub manifest: Manifest,
     /// The profiles wanted; files they share come once.
     pub profiles: Vec<String>,
+    /// Of these only the files of such parts; empty for all of them.
+    pub parts: Vec<Part>,
     /// The models folder.
     pub dir: PathBuf,
     /// A folder or http(s) URL that holds files under the manifest's paths; asked first.
@@ -52,6 +54,7 @@ impl PullOptions {
         Self {
             manifest: Manifest::embedded().clone(),
             profiles,
+            parts: Vec::new(),
             dir: super::models_dir(),
             mirror: set("VIVA_MODELS_MIRROR"),
             hub: set("HF_ENDPOINT").unwrap_or_else(|| HUB.to_owned()),
@@ -71,7 +74,8 @@ pub struct Pulled {
 /// Brings every file of the profiles that is not there yet. Files are complete and checked, or absent:
 /// work in progress lies in `.partial`, where the next pull goes on with it.
 pub fn pull(options: &PullOptions, progress: &mut dyn Progress) -> Result<Pulled> {
-    let files = options.manifest.files_of(&options.profiles)?;
+    let mut files = options.manifest.files_of(&options.profiles)?;
+    files.retain(|entry| options.parts.is_empty() || options.parts.contains(&entry.part));
     let disk = |err| FetchError::io(&options.dir, format!("preparing {}", options.dir.display()), err);
     fs::create_dir_all(&options.dir).map_err(disk)?;
     let _lock = lock(options, progress)?;
