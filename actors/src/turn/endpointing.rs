@@ -82,6 +82,10 @@ const ENDS: (f32, f32) = (0.02, 0.04);
 const SILENCE_BY_SCORE: [(f32, f32); 5] =
     [(0.0, 2_000.0), (0.2, 1_700.0), (0.5, 1_100.0), (0.8, 520.0), (1.0, 420.0)];
 
+/// Who has said very little may only have begun ("Hi, thanks for having me.", and 570 ms later the answer): the
+/// least silence asked for, by the length of the turn: (ms, ms).
+const SHORT_TURN: [(f32, f32); 2] = [(1_500.0, 750.0), (2_500.0, 0.0)];
+
 /// A long answer has longer pauses between its sentences: the silence that ends a finished sentence grows
 /// from the eighth second of the turn on ...
 const LONG_TURN_MS: std::ops::Range<u64> = 8_000..16_000;
@@ -175,5 +179,6 @@ pub(super) fn silence_floor_ms(turn_ms: u64, longest_pause_ms: u64) -> f32 {
         &[(LONG_TURN_MS.start as f32, 0.0), (LONG_TURN_MS.end as f32, SILENCE_LONG_MS)],
         turn_ms as f32,
     );
-    long.max((longest_pause_ms as f32 * PAUSE_MARGIN).min(PAUSE_ASKED_MAX_MS))
+    let short = interpolate(&SHORT_TURN, turn_ms as f32);
+    short.max(long).max((longest_pause_ms as f32 * PAUSE_MARGIN).min(PAUSE_ASKED_MAX_MS))
 }

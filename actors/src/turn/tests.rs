@@ -151,8 +151,9 @@ fn a_caller_who_pauses_long_is_given_longer() {
 }
 
 #[test]
-fn a_long_answer_may_have_longer_pauses() {
+fn very_short_and_long_turns_may_have_longer_pauses() {
     assert_eq!(silence_floor_ms(5_000, 0), 0.0);
+    assert!(silence_floor_ms(1_400, 0) > 570.0, "a greeting is not the answer");
     assert_eq!(silence_floor_ms(60_000, 0), SILENCE_LONG_MS);
     assert_eq!(silence_floor_ms(5_000, 9_000), PAUSE_ASKED_MAX_MS);
 }
