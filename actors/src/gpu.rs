@@ -108,6 +108,9 @@ pub enum GpuMsg {
     Idle(usize),
     /// The language model finished an order.
     Stepped(Box<SteppedReport>),
+    /// Fail, to see the restart table at work.
+    #[cfg(any(test, feature = "testkit"))]
+    Panic,
 }
 
 /// What the language model's thread reports.
@@ -293,6 +296,8 @@ impl Actor for Gpu {
                 }
                 state.book.outcome(report.0);
             }
+            #[cfg(any(test, feature = "testkit"))]
+            GpuMsg::Panic => panic!("asked to"),
         }
         state.dispatch();
         Ok(())

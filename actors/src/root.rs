@@ -68,6 +68,9 @@ pub enum RootMsg {
     Close,
     /// End all sessions, with this reason.
     HangUpAll(String),
+    /// Make the scheduler fail, to see the restart table at work.
+    #[cfg(any(test, feature = "testkit"))]
+    PanicGpu,
 }
 
 /// The actor.
@@ -124,6 +127,10 @@ impl Actor for Root {
             }
             RootMsg::Close => state.closed = true,
             RootMsg::HangUpAll(reason) => state.hang_up_all(&reason),
+            #[cfg(any(test, feature = "testkit"))]
+            RootMsg::PanicGpu => {
+                state.gpu.cast(GpuMsg::Panic).ok();
+            }
         }
         Ok(())
     }
@@ -288,6 +295,12 @@ impl Viva {
             && !self.closed.load(Ordering::Acquire)
             && self.root.get_status() == ractor::ActorStatus::Running;
         Readiness { ready, engines }
+    }
+
+    /// Makes the scheduler fail, to see the restart table at work.
+    #[cfg(any(test, feature = "testkit"))]
+    pub fn panic_scheduler(&self) {
+        self.root.cast(RootMsg::PanicGpu).ok();
     }
 
     /// Opens no more sessions, lets those that run end within the limit, ends the rest.
