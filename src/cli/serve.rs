@@ -21,7 +21,10 @@ use viva_models::registry::find_binary;
 
 use crate::config::{Config, Flags};
 use crate::edge::http::{App, serve};
+use crate::edge::parking::Parking;
 use crate::edge::protocol::session_object::Offer;
+use crate::edge::webrtc::WebRtc;
+use crate::edge::webrtc::impair::Impairment;
 use crate::engines::Chosen;
 use crate::{presets, telemetry};
 
@@ -56,6 +59,9 @@ pub struct ServeArgs {
     /// `fake` runs on the test kit's engines, which cost time and need no weights
     #[arg(long, hide = true, value_enum, default_value_t = EngineChoice::Real)]
     pub engines: EngineChoice,
+    /// A bad network for WebRTC, for tests: loss=0.05,jitter=60,delay=20
+    #[arg(long, hide = true, value_name = "FAULTS")]
+    pub impair: Option<Impairment>,
 }
 
 /// Which engines.
@@ -103,7 +109,17 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let offer =
         Offer { model: "viva".into(), voices: vec![voice], spec, session_s_max: config.server.session_s_max };
     let loopback = address.ip().is_loopback();
+    let webrtc = match config.webrtc.enabled {
+        true => {
+            let edge = WebRtc::start(&config.webrtc, address, Arc::clone(viva.lateness()), args.impair);
+            let hint = "WebRTC cannot listen; webrtc.listen in the configuration names its UDP addresses";
+            Some(Arc::new(edge.context(hint)?))
+        }
+        false => None,
+    };
     let mut app = App::new(viva, offer, config.server.origins.clone(), loopback);
+    app.webrtc = webrtc;
+    app.parking = Parking::new(Duration::from_secs(config.webrtc.resume_s));
     app.metrics = Some(metrics.clone());
     let app = Arc::new(app);
     tokio::spawn(async move {

@@ -1,0 +1,516 @@
+//! One UDP port for all peers.
+//!
+//! The `webrtc` crate binds sockets of its own for every peer. Here each peer gets a [`Runtime`] whose sockets
+//! are queues: the mux reads the one real socket (or two, for IPv4 and IPv6) and hands every datagram to the
+//! peer it belongs to. A connectivity check says whom it is for by name; its sender's address is learned only
+//! when the check proves that the sender knows that peer's secret. Everything else goes by that address.
+//!
+//! *Bound:* [`QUEUE`] datagrams a peer, [`ADDRESSES_MAX`] addresses and [`NAMES_MAX`] names a peer; all of them
+//! go with the peer, an address also after [`ADDRESS_EXPIRES`] without use. *When a queue is full* the newest
+//! datagram goes: the peer's task is late then, and what it gets must be in order. *When the socket does not
+//! take more* a datagram is lost like any other on the way.
+
+use std::collections::HashMap;
+use std::fmt::{self, Debug};
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle as TokioJoinHandle;
+use tokio::time::Instant;
+use viva_actors::metrics as m;
+use webrtc::runtime::{
+    AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, RecvMeta, Runtime,
+    TokioRuntime, Transmit,
+};
+
+use super::impair::{Impaired, Impairment};
+use super::stun::{self, Check, Kind};
+
+/// Datagrams that wait for a peer's task: over two seconds of audio.
+const QUEUE: usize = 128;
+
+/// Addresses one peer is known by: a browser on a machine with two networks, both families, that roams once.
+const ADDRESSES_MAX: usize = 8;
+
+/// Names one peer answers to: before and after a restart of ICE, whose checks may cross on the way.
+const NAMES_MAX: usize = 2;
+
+/// An address unused for so long is forgotten: four times the interval of a browser's checks, and more than
+/// the longest outage a call survives.
+const ADDRESS_EXPIRES: Duration = Duration::from_secs(60);
+
+/// Bytes of a datagram: an Ethernet frame holds 1,500, nothing a peer may send is longer.
+const DATAGRAM_MAX: usize = 2048;
+
+/// Datagrams read at once before other tasks get their turn.
+const BURST: usize = 64;
+
+/// Bytes the kernel may keep for us: 100 ms of 200 callers (50 datagrams a second of some 100 bytes, which a
+/// kernel counts as ten times that).
+const RECEIVE_BUFFER: usize = 1024 * 1024;
+
+/// Names a peer in the mux.
+pub type PeerId = u64;
+
+/// The port.
+pub struct UdpMux {
+    sockets: Vec<Arc<UdpSocket>>,
+    tables: Arc<Tables>,
+    readers: Vec<TokioJoinHandle<()>>,
+    impairment: Option<Impairment>,
+}
+
+/// Who is where.
+#[derive(Default)]
+struct Tables {
+    peers: Mutex<Peers>,
+    next: AtomicU64,
+}
+
+#[derive(Default)]
+struct Peers {
+    by_id: HashMap<PeerId, Entry>,
+    by_name: HashMap<String, PeerId>,
+    by_address: HashMap<SocketAddr, PeerId>,
+}
+
+struct Entry {
+    /// Names with their passwords, newest last.
+    names: Vec<(String, String)>,
+    /// Addresses with their last use.
+    addresses: Vec<(SocketAddr, Instant)>,
+    inbox: mpsc::Sender<(SocketAddr, Bytes)>,
+    inbox6: mpsc::Sender<(SocketAddr, Bytes)>,
+    heard: Arc<Heard>,
+}
+
+/// When a peer was heard of last.
+#[derive(Debug)]
+pub struct Heard {
+    began: Instant,
+    /// Microseconds since then, plus one; zero before anything came.
+    at: AtomicU64,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self { began: Instant::now(), at: AtomicU64::new(0) }
+    }
+}
+
+impl Heard {
+    /// When anything came last; none before that.
+    pub fn last(&self) -> Option<Instant> {
+        let at = self.at.load(Ordering::Acquire).checked_sub(1)?;
+        Some(self.began + Duration::from_micros(at))
+    }
+
+    fn now(&self, now: Instant) {
+        let at = now.saturating_duration_since(self.began).as_micros() as u64 + 1;
+        self.at.store(at, Ordering::Release);
+    }
+}
+
+impl Tables {
+    fn lock(&self) -> MutexGuard<'_, Peers> {
+        // Nothing in here is left by halves: every change is one insert or remove after another.
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Peers {
+    /// Whom a datagram is for. Learns the sender's address from a check that proves itself.
+    fn of(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) -> Result<PeerId, &'static str> {
+        let known = self.by_address.get(&from).copied();
+        match stun::kind(datagram) {
+            Kind::Other => return Err("no_protocol"),
+            Kind::Media => return known.ok_or("unknown_address"),
+            Kind::Stun => {}
+        }
+        // An answer to a check of ours has no name: it comes from whom we know.
+        let Some(mut check) = Check::read(datagram) else { return known.ok_or("unknown_address") };
+        let name = check.asked().ok_or("no_name")?;
+        let id = *self.by_name.get(&name).ok_or("unknown_name")?;
+        if known != Some(id) {
+            let entry = self.by_id.get(&id).ok_or("unknown_name")?;
+            let password = entry.names.iter().find(|(n, _)| *n == name).map(|(_, p)| p.as_str());
+            if !check.proves(password.unwrap_or_default()) {
+                return Err("unproved");
+            }
+            self.learn(id, from, now);
+        }
+        Ok(id)
+    }
+
+    fn learn(&mut self, id: PeerId, address: SocketAddr, now: Instant) {
+        if let Some(before) = self.by_address.insert(address, id)
+            && let Some(entry) = self.by_id.get_mut(&before)
+        {
+            entry.addresses.retain(|(a, _)| *a != address);
+        }
+        let Some(entry) = self.by_id.get_mut(&id) else { return };
+        let stale = |at: Instant| now.saturating_duration_since(at) > ADDRESS_EXPIRES;
+        let mut gone: Vec<SocketAddr> =
+            entry.addresses.extract_if(.., |(_, at)| stale(*at)).map(|(a, _)| a).collect();
+        if entry.addresses.len() >= ADDRESSES_MAX
+            && let Some(oldest) = entry.addresses.iter().enumerate().min_by_key(|(_, (_, at))| *at)
+        {
+            gone.push(entry.addresses.remove(oldest.0).0);
+        }
+        entry.addresses.push((address, now));
+        gone.iter().for_each(|address| {
+            self.by_address.remove(address);
+        });
+    }
+
+    fn deliver(&mut self, id: PeerId, from: SocketAddr, datagram: &[u8], now: Instant) -> Option<Delivery> {
+        let entry = self.by_id.get_mut(&id)?;
+        entry.heard.now(now);
+        if let Some(used) = entry.addresses.iter_mut().find(|(a, _)| *a == from) {
+            used.1 = now;
+        }
+        let inbox = if from.is_ipv4() { &entry.inbox } else { &entry.inbox6 };
+        Some(Delivery { inbox: inbox.clone(), from, datagram: Bytes::copy_from_slice(datagram) })
+    }
+
+    fn remove(&mut self, id: PeerId) {
+        let Some(entry) = self.by_id.remove(&id) else { return };
+        for (name, _) in entry.names {
+            self.by_name.remove(&name);
+        }
+        for (address, _) in entry.addresses {
+            self.by_address.remove(&address);
+        }
+    }
+}
+
+/// A datagram on its way to its peer.
+struct Delivery {
+    inbox: mpsc::Sender<(SocketAddr, Bytes)>,
+    from: SocketAddr,
+    datagram: Bytes,
+}
+
+impl Delivery {
+    fn put(self) {
+        if self.inbox.try_send((self.from, self.datagram)).is_err() {
+            dropped("peer_busy");
+        }
+    }
+}
+
+impl Impaired for Delivery {
+    fn arrive(self) {
+        self.put();
+    }
+}
+
+fn dropped(reason: &'static str) {
+    metrics::counter!(m::DROPS, "stage" => "udp", "reason" => reason).increment(1);
+}
+
+impl UdpMux {
+    /// Listens on these addresses, at most one of each family. Called within a Tokio runtime.
+    pub fn bind(addresses: &[SocketAddr], impairment: Option<Impairment>) -> io::Result<Self> {
+        let mut sockets = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            sockets.push(Arc::new(open(*address)?));
+        }
+        let tables = Arc::<Tables>::default();
+        let readers = sockets
+            .iter()
+            .map(|socket| tokio::spawn(read(Arc::clone(socket), Arc::clone(&tables), impairment)))
+            .collect();
+        Ok(Self { sockets, tables, readers, impairment })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+    }
+
+    /// Peers and addresses known now.
+    pub fn known(&self) -> (usize, usize) {
+        let peers = self.tables.lock();
+        (peers.by_id.len(), peers.by_address.len())
+    }
+
+    /// A place for one more peer, and the runtime to build it with.
+    pub fn join(&self) -> (Seat, Arc<MuxRuntime>) {
+        let id = self.tables.next.fetch_add(1, Ordering::Relaxed);
+        let (inbox, queue) = mpsc::channel(QUEUE);
+        let (inbox6, queue6) = mpsc::channel(QUEUE);
+        let heard = Arc::<Heard>::default();
+        let entry =
+            Entry { names: Vec::new(), addresses: Vec::new(), inbox, inbox6, heard: Arc::clone(&heard) };
+        self.tables.lock().by_id.insert(id, entry);
+        let of =
+            |v4: bool| self.sockets.iter().find(|s| s.local_addr().is_ok_and(|a| a.is_ipv4() == v4)).cloned();
+        let runtime = MuxRuntime {
+            inner: TokioRuntime,
+            queues: Mutex::new((Some(queue), Some(queue6))),
+            sockets: (of(true), of(false)),
+            impairment: self.impairment,
+        };
+        (Seat { id, tables: Arc::clone(&self.tables), heard }, Arc::new(runtime))
+    }
+}
+
+/// A socket for one family only, so that the other can have its own on the same port.
+fn open(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // As much of it as the system allows.
+    socket.set_recv_buffer_size(RECEIVE_BUFFER).ok();
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+impl Drop for UdpMux {
+    fn drop(&mut self) {
+        self.readers.iter().for_each(TokioJoinHandle::abort);
+    }
+}
+
+/// One peer's place in the mux; what the mux knows of it goes with it.
+pub struct Seat {
+    id: PeerId,
+    tables: Arc<Tables>,
+    heard: Arc<Heard>,
+}
+
+impl Seat {
+    /// The peer answers to this name from now on, to those who know the password. The last two names hold.
+    pub fn answer_to(&self, name: &str, password: &str) {
+        let mut peers = self.tables.lock();
+        let Some(entry) = peers.by_id.get_mut(&self.id) else { return };
+        if entry.names.iter().any(|(n, _)| n == name) {
+            return;
+        }
+        let gone = (entry.names.len() >= NAMES_MAX).then(|| entry.names.remove(0));
+        entry.names.push((name.to_owned(), password.to_owned()));
+        if let Some((gone, _)) = gone {
+            peers.by_name.remove(&gone);
+        }
+        peers.by_name.insert(name.to_owned(), self.id);
+    }
+
+    /// When the peer was heard of last.
+    pub fn heard(&self) -> &Arc<Heard> {
+        &self.heard
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.tables.lock().remove(self.id);
+    }
+}
+
+/// Reads a socket for all peers.
+async fn read(socket: Arc<UdpSocket>, tables: Arc<Tables>, impairment: Option<Impairment>) {
+    let mut buffer = [0; DATAGRAM_MAX];
+    loop {
+        if socket.readable().await.is_err() {
+            return;
+        }
+        let now = Instant::now();
+        for _ in 0..BURST {
+            let (length, from) = match socket.try_recv_from(&mut buffer) {
+                Ok(received) => received,
+                // What an earlier datagram met on its way (a closed port) is told here; it is no end of ours.
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => continue,
+                Err(_) => break,
+            };
+            let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+            let delivery = {
+                let mut peers = tables.lock();
+                match peers.of(from, &buffer[..length], now) {
+                    Ok(id) => peers.deliver(id, from, &buffer[..length], now),
+                    Err(reason) => {
+                        drop(peers);
+                        dropped(reason);
+                        None
+                    }
+                }
+            };
+            match (delivery, impairment) {
+                (Some(delivery), Some(impairment)) => impairment.pass(delivery),
+                (Some(delivery), None) => delivery.put(),
+                (None, _) => {}
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+type Queue = mpsc::Receiver<(SocketAddr, Bytes)>;
+
+/// The runtime of one peer: Tokio's, but for its sockets.
+pub struct MuxRuntime {
+    inner: TokioRuntime,
+    /// IPv4 and IPv6; each is taken once, a peer binds no second time.
+    queues: Mutex<(Option<Queue>, Option<Queue>)>,
+    sockets: (Option<Arc<UdpSocket>>, Option<Arc<UdpSocket>>),
+    impairment: Option<Impairment>,
+}
+
+impl Debug for MuxRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MuxRuntime").finish_non_exhaustive()
+    }
+}
+
+impl MuxRuntime {
+    /// The addresses a peer must be told to bind, one for each family we listen on. They are never used.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let v4 = self.sockets.0.as_ref().map(|_| SocketAddr::from(([127, 0, 0, 1], 0)));
+        let v6 = self.sockets.1.as_ref().map(|_| SocketAddr::new(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]), 0));
+        v4.into_iter().chain(v6).collect()
+    }
+}
+
+impl Runtime for MuxRuntime {
+    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) -> Box<dyn JoinHandle> {
+        self.inner.spawn(future)
+    }
+
+    fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        // The socket itself is dropped: only its address is wanted, as the peer's name for this way out.
+        let local = socket.local_addr()?;
+        let gone = || io::Error::new(io::ErrorKind::AddrInUse, "this peer has its socket already");
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let (queue, socket) = match local.is_ipv4() {
+            true => (queues.0.take(), self.sockets.0.clone()),
+            false => (queues.1.take(), self.sockets.1.clone()),
+        };
+        let (queue, socket) = queue.zip(socket).ok_or_else(gone)?;
+        Ok(Arc::new(MuxSocket { local, queue: Mutex::new(queue), socket, impairment: self.impairment }))
+    }
+
+    fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
+        self.inner.wrap_tcp_listener(listener)
+    }
+
+    fn connect_tcp<'a>(
+        &'a self,
+        remote: SocketAddr,
+    ) -> Pin<Box<dyn Future<Output = io::Result<Arc<dyn AsyncTcpStream>>> + Send + 'a>> {
+        self.inner.connect_tcp(remote)
+    }
+
+    fn resolve_host<'a>(
+        &'a self,
+        host: &'a str,
+    ) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'a>> {
+        self.inner.resolve_host(host)
+    }
+
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + 'static>> {
+        self.inner.sleep(duration)
+    }
+
+    fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
+        self.inner.interval(period)
+    }
+
+    fn block_on(&self, future: Pin<Box<dyn Future<Output = ()> + '_>>) {
+        self.inner.block_on(future);
+    }
+
+    fn name(&self) -> &'static str {
+        "mux"
+    }
+}
+
+/// One peer's way to the shared socket.
+struct MuxSocket {
+    local: SocketAddr,
+    queue: Mutex<Queue>,
+    socket: Arc<UdpSocket>,
+    impairment: Option<Impairment>,
+}
+
+impl Debug for MuxSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MuxSocket").field("local", &self.local).finish_non_exhaustive()
+    }
+}
+
+/// A datagram on its way out.
+struct Departure {
+    socket: Arc<UdpSocket>,
+    to: SocketAddr,
+    datagram: Bytes,
+}
+
+impl Impaired for Departure {
+    fn arrive(self) {
+        send(&self.socket, &self.datagram, self.to);
+    }
+}
+
+/// A socket that takes no more now keeps one waker only, which cannot be every peer's: the datagram is lost,
+/// as it would be in a full queue anywhere else.
+fn send(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) {
+    if let Err(error) = socket.try_send_to(datagram, to) {
+        tracing::trace!(%to, %error, "a datagram was not sent");
+        dropped("not_sent");
+    }
+}
+
+impl AsyncUdpSocket for MuxSocket {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local)
+    }
+
+    fn poll_send(&self, _: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
+        match self.impairment {
+            None => send(&self.socket, transmit.contents, transmit.destination),
+            Some(impairment) => impairment.pass(Departure {
+                socket: Arc::clone(&self.socket),
+                to: transmit.destination,
+                datagram: Bytes::copy_from_slice(transmit.contents),
+            }),
+        }
+        Poll::Ready(Ok(transmit.contents.len()))
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((from, datagram)) = std::task::ready!(queue.poll_recv(cx)) else {
+            // The peer lost its seat: nothing will come any more.
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let (Some(buffer), Some(meta)) = (buffers.first_mut(), meta.first_mut()) else {
+            return Poll::Ready(Ok(0));
+        };
+        let length = datagram.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&datagram[..length]);
+        *meta = RecvMeta::default();
+        (meta.addr, meta.len, meta.stride) = (from, length, length.max(1));
+        Poll::Ready(Ok(1))
+    }
+}
+
+#[cfg(test)]
+#[path = "udp_mux/tests.rs"]
+mod tests;
