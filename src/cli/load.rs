@@ -9,7 +9,8 @@ use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::client::server::interrupted;
-use crate::client::{CallOptions, CallerOptions, Clip, Clips, ServerOptions, ServerProcess, signals};
+use crate::client::{CallOptions, CallerOptions, Clip, Clips, ServerOptions, ServerProcess, Via, signals};
+use crate::edge::webrtc::impair::Impairment;
 use crate::lab::html;
 use crate::lab::report::{LoadReport, findings_table, latency_table};
 use crate::lab::run::{Live, LoadPlan, run as run_load};
@@ -29,6 +30,8 @@ const RAMP_UP_S: f64 = 12.0;
 pub enum Transport {
     /// WebSocket
     Ws,
+    /// WebRTC
+    Webrtc,
 }
 
 /// What the server that is started runs on.
@@ -61,6 +64,9 @@ pub struct LoadArgs {
     /// How they call
     #[arg(long, value_enum, default_value = "ws")]
     pub transport: Transport,
+    /// Make the network bad, with --transport webrtc: loss=SHARE,jitter=MS,delay=MS
+    #[arg(long, value_name = "FAULTS")]
+    pub impair: Option<Impairment>,
     /// Write the report here, with every turn
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -102,6 +108,15 @@ pub struct LoadArgs {
     pub server_log: bool,
 }
 
+impl LoadArgs {
+    fn via(&self) -> Via {
+        match self.transport {
+            Transport::Ws => Via::WebSocket,
+            Transport::Webrtc => Via::WebRtc(self.impair),
+        }
+    }
+}
+
 /// Runs the load. Fails when no caller got an answer.
 pub async fn run(args: LoadArgs) -> anyhow::Result<()> {
     ensure!((1.0..=86_400.0).contains(&args.seconds), "--seconds must lie between 1 and 86400");
@@ -122,7 +137,7 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<()> {
         scenario: Arc::new(scenario),
         clips,
         call: CallOptions {
-            caller: CallerOptions { key: args.key.clone(), ..CallerOptions::default() },
+            caller: CallerOptions { key: args.key.clone(), via: args.via(), ..CallerOptions::default() },
             answer_timeout: Duration::from_secs(args.timeout),
             ..CallOptions::default()
         },

@@ -4,6 +4,7 @@
 
 pub mod child;
 pub mod churn;
+pub mod rtc;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,8 +23,12 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use viva::config::WebRtcSection;
 use viva::edge::http::{App, serve};
+use viva::edge::parking::Parking;
 use viva::edge::protocol::session_object::Offer;
+use viva::edge::webrtc::WebRtc;
+use viva::edge::webrtc::impair::Impairment;
 use viva_actors::gpu::Engines;
 use viva_actors::ports::SessionSpec;
 use viva_actors::root::{Limits, Viva};
@@ -37,6 +42,7 @@ pub const REPLY: &str = "Thank you for that. What did you learn from it?";
 pub struct Server {
     pub address: SocketAddr,
     pub viva: Viva,
+    pub app: Arc<App>,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<std::io::Result<()>>,
 }
@@ -51,24 +57,44 @@ impl Server {
     }
 
     pub async fn with(engines: Engines, sessions: usize, spec: SessionSpec) -> Self {
+        Self::with_lines(engines, sessions, spec, WebRtcSection::default(), None).await
+    }
+
+    /// With this WebRTC edge, over a network that may be bad.
+    pub async fn with_lines(
+        engines: Engines,
+        sessions: usize,
+        spec: SessionSpec,
+        webrtc: WebRtcSection,
+        network: Option<Impairment>,
+    ) -> Self {
         let viva = Viva::start(engines, Limits { sessions }).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let offer = Offer { model: "viva".into(), voices: vec!["hum".into()], spec, session_s_max: 600 };
         let mut app = App::new(viva.clone(), offer, vec!["https://friend.example".into()], true);
         app.metrics = Some(metrics());
+        app.webrtc = match webrtc.enabled {
+            true => {
+                let edge = WebRtc::start(&webrtc, address, Arc::clone(viva.lateness()), network);
+                Some(Arc::new(edge.unwrap()))
+            }
+            false => None,
+        };
+        app.parking = Parking::new(Duration::from_secs(webrtc.resume_s));
+        let app = Arc::new(app);
         let (stop, stopped) = oneshot::channel();
         let stopped = async move {
             stopped.await.ok();
         };
-        let serving = tokio::spawn(serve(listener, Arc::new(app), stopped, Duration::from_secs(1)));
+        let serving = tokio::spawn(serve(listener, Arc::clone(&app), stopped, Duration::from_secs(1)));
         let ready = async {
             while !viva.readiness().ready {
                 sleep(Duration::from_millis(10)).await;
             }
         };
         timeout(WITHIN, ready).await.expect("the fake engines come up");
-        Self { address, viva, stop: Some(stop), serving }
+        Self { address, viva, app, stop: Some(stop), serving }
     }
 
     pub fn url(&self) -> String {

@@ -262,10 +262,10 @@ fn our_own_events_reach_only_those_who_asked() {
     assert_eq!(names(&events), ["viva.state", "viva.stage_restarted", "metrics.turn"]);
     let ServerEvent::TurnMetrics(body) = &events[2] else { panic!() };
     assert_eq!(body.response_id.as_deref(), Some("resp_1"));
-    assert_eq!(names(&ours.flush(EPOCH)), ["playback.clear"]);
+    assert_eq!(names(&ours.flush(EPOCH, 40)), ["playback.clear"]);
     run(&mut ours, vec![over(Outcome::Cut(CutReason::BargeIn), "")]);
-    assert_eq!(names(&ours.flush(EPOCH)), ["playback.clear"], "after its end too");
-    assert_eq!(mapper(false).flush(EPOCH), []);
+    assert_eq!(names(&ours.flush(EPOCH, 40)), ["playback.clear"], "after its end too");
+    assert_eq!(mapper(false).flush(EPOCH, 40), []);
 }
 
 #[test]

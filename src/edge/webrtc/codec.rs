@@ -17,11 +17,8 @@ use super::dejitter::Step;
 /// Bytes of one packet: Opus's own limit for a frame.
 const PACKET_MAX: usize = 1275;
 
-/// Samples of the longest packet Opus allows, 120 ms.
-const LONGEST: usize = LISTEN_RATE as usize * 120 / 1000;
-
-/// Samples of one frame of 20 ms.
-const FRAME: usize = LISTEN_RATE as usize / 50;
+/// Milliseconds of the longest packet Opus allows.
+const LONGEST_MS: usize = 120;
 
 /// Losses our packets are made for: with none expected they carry no correction. A bad wireless network.
 const LOSS_PERCENT: i32 = 10;
@@ -125,34 +122,42 @@ impl Voice {
 /// The caller's voice.
 pub struct Ear {
     decoder: Alone<Decoder>,
-    samples: Box<[f32; LONGEST]>,
+    rate: u32,
+    samples: Vec<f32>,
     made_up: u64,
 }
 
 impl Ear {
-    /// Heard nothing yet.
+    /// Heard nothing yet; hears at 16 kHz.
     pub fn new() -> opus::Result<Self> {
-        let decoder = Decoder::new(LISTEN_RATE, Channels::Mono)?;
-        Ok(Self { decoder: Alone::new(decoder), samples: Box::new([0.0; LONGEST]), made_up: 0 })
+        Self::at(LISTEN_RATE)
     }
 
-    /// What a step sounds like, added to `out` at 16 kHz. A packet that is no Opus is concealed.
+    /// The same at another of Opus's rates.
+    pub fn at(rate: u32) -> opus::Result<Self> {
+        let decoder = Decoder::new(rate, Channels::Mono)?;
+        let samples = vec![0.0; rate as usize * LONGEST_MS / 1000];
+        Ok(Self { decoder: Alone::new(decoder), rate, samples, made_up: 0 })
+    }
+
+    /// What a step sounds like, added to `out`. A packet that is no Opus is concealed.
     pub fn hear(&mut self, step: Step, out: &mut Vec<f32>) {
+        let frame = self.rate as usize / 50;
         let decoder = self.decoder.it();
         let decoded = match step {
             Step::Decode(packet) => decoder
-                .decode_float(&packet, &mut *self.samples, false)
-                .or_else(|_| decoder.decode_float(&[], &mut self.samples[..FRAME], false)),
+                .decode_float(&packet, &mut self.samples, false)
+                .or_else(|_| decoder.decode_float(&[], &mut self.samples[..frame], false)),
             Step::Correct(next) => {
                 self.made_up += 1;
-                decoder.decode_float(&next, &mut self.samples[..FRAME], true)
+                decoder.decode_float(&next, &mut self.samples[..frame], true)
             }
             Step::Conceal => {
                 self.made_up += 1;
-                decoder.decode_float(&[], &mut self.samples[..FRAME], false)
+                decoder.decode_float(&[], &mut self.samples[..frame], false)
             }
             Step::Silence(length) => {
-                let samples = length.as_micros() as usize * (LISTEN_RATE as usize / 1000) / 1000;
+                let samples = length.as_micros() as usize * (self.rate as usize / 1000) / 1000;
                 out.resize(out.len() + samples, 0.0);
                 return;
             }
@@ -162,7 +167,7 @@ impl Ear {
             }
         };
         if let Ok(samples) = decoded {
-            out.extend_from_slice(&self.samples[..samples.min(LONGEST)]);
+            out.extend_from_slice(&self.samples[..samples.min(self.samples.len())]);
         }
     }
 

@@ -69,7 +69,7 @@ pub enum PeerEvent {
 }
 
 /// What the connection calls. It must not hold the connection.
-struct Events {
+pub struct Events {
     tell: mpsc::Sender<PeerEvent>,
     gathered: watch::Sender<bool>,
 }
@@ -99,6 +99,11 @@ impl PeerConnectionEventHandler for Events {
 }
 
 impl Events {
+    /// Tells what happens, and when all our addresses are known.
+    pub fn new(tell: mpsc::Sender<PeerEvent>, gathered: watch::Sender<bool>) -> Self {
+        Self { tell, gathered }
+    }
+
     /// Called on the connection's own task, which must not wait for anybody.
     fn tell(&self, event: PeerEvent) {
         if self.tell.try_send(event).is_err() {
@@ -151,7 +156,7 @@ impl Peer {
                 .with_media_engine(opus_only()?)
                 .with_interceptor_registry(configure_rtcp_reports(Registry::new()))
                 .with_setting_engine(settings.build())
-                .with_handler(Arc::new(Events { tell, gathered }))
+                .with_handler(Arc::new(Events::new(tell, gathered)))
                 .with_runtime(runtime)
                 .with_udp_addrs(addresses)
                 .with_data_channel_send_buffer_limit(CHANNEL_BYTES)
@@ -160,7 +165,7 @@ impl Peer {
         );
         let (ssrc, track) = opus_track();
         // From here on the connection must be closed, whatever fails.
-        let closing = CloseOnDrop(Some(connection));
+        let closing = CloseOnDrop::new(connection);
         let connection = closing.connection();
         let sender = connection.add_track(Arc::clone(&track) as _).await?;
         let speaker = pacer.add(track, ssrc).await;
@@ -236,7 +241,7 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         if !self.closed.swap(true, Ordering::AcqRel) {
-            drop(CloseOnDrop(Some(Arc::clone(&self.connection))));
+            drop(CloseOnDrop::new(Arc::clone(&self.connection)));
         }
     }
 }
@@ -248,9 +253,14 @@ async fn end(connection: &Arc<dyn PeerConnection>) {
 }
 
 /// A connection that is closed unless somebody keeps it.
-struct CloseOnDrop(Option<Arc<dyn PeerConnection>>);
+pub struct CloseOnDrop(Option<Arc<dyn PeerConnection>>);
 
 impl CloseOnDrop {
+    /// Closes this connection when it is dropped.
+    pub fn new(connection: Arc<dyn PeerConnection>) -> Self {
+        Self(Some(connection))
+    }
+
     fn connection(&self) -> Arc<dyn PeerConnection> {
         Arc::clone(self.0.as_ref().expect("it is taken only by keep, which ends this"))
     }

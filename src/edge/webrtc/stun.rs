@@ -65,4 +65,4 @@ impl Check {
 
 #[cfg(test)]
 #[path = "stun/tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -16,7 +16,7 @@ use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -67,7 +67,27 @@ pub struct UdpMux {
     sockets: Vec<Arc<UdpSocket>>,
     tables: Arc<Tables>,
     readers: Vec<TokioJoinHandle<()>>,
+    network: Network,
+}
+
+/// What lies between us and everybody else.
+#[derive(Clone, Default)]
+struct Network {
     impairment: Option<Impairment>,
+    /// Nothing comes through, in either direction.
+    dead: Arc<AtomicBool>,
+}
+
+impl Network {
+    fn pass(&self, what: impl Impaired) {
+        if self.dead.load(Ordering::Relaxed) {
+            return;
+        }
+        match self.impairment {
+            Some(impairment) => impairment.pass(what),
+            None => what.arrive(),
+        }
+    }
 }
 
 /// Who is where.
@@ -201,17 +221,11 @@ struct Delivery {
     datagram: Bytes,
 }
 
-impl Delivery {
-    fn put(self) {
+impl Impaired for Delivery {
+    fn arrive(self) {
         if self.inbox.try_send((self.from, self.datagram)).is_err() {
             dropped("peer_busy");
         }
-    }
-}
-
-impl Impaired for Delivery {
-    fn arrive(self) {
-        self.put();
     }
 }
 
@@ -227,11 +241,17 @@ impl UdpMux {
             sockets.push(Arc::new(open(*address)?));
         }
         let tables = Arc::<Tables>::default();
+        let network = Network { impairment, ..Network::default() };
         let readers = sockets
             .iter()
-            .map(|socket| tokio::spawn(read(Arc::clone(socket), Arc::clone(&tables), impairment)))
+            .map(|socket| tokio::spawn(read(Arc::clone(socket), Arc::clone(&tables), network.clone())))
             .collect();
-        Ok(Self { sockets, tables, readers, impairment })
+        Ok(Self { sockets, tables, readers, network })
+    }
+
+    /// From now on nothing comes through in either direction, or everything again: an outage, for tests.
+    pub fn set_dead(&self, dead: bool) {
+        self.network.dead.store(dead, Ordering::Relaxed);
     }
 
     /// Where it listens.
@@ -260,7 +280,7 @@ impl UdpMux {
             inner: TokioRuntime,
             queues: Mutex::new((Some(queue), Some(queue6))),
             sockets: (of(true), of(false)),
-            impairment: self.impairment,
+            network: self.network.clone(),
         };
         (Seat { id, tables: Arc::clone(&self.tables), heard }, Arc::new(runtime))
     }
@@ -308,6 +328,11 @@ impl Seat {
         peers.by_name.insert(name.to_owned(), self.id);
     }
 
+    /// Datagrams from this address are for the peer, without any proof: it is one we called ourselves.
+    pub fn know(&self, address: SocketAddr) {
+        self.tables.lock().learn(self.id, address, Instant::now());
+    }
+
     /// When the peer was heard of last.
     pub fn heard(&self) -> &Arc<Heard> {
         &self.heard
@@ -321,7 +346,7 @@ impl Drop for Seat {
 }
 
 /// Reads a socket for all peers.
-async fn read(socket: Arc<UdpSocket>, tables: Arc<Tables>, impairment: Option<Impairment>) {
+async fn read(socket: Arc<UdpSocket>, tables: Arc<Tables>, network: Network) {
     let mut buffer = [0; DATAGRAM_MAX];
     loop {
         if socket.readable().await.is_err() {
@@ -347,10 +372,8 @@ async fn read(socket: Arc<UdpSocket>, tables: Arc<Tables>, impairment: Option<Im
                     }
                 }
             };
-            match (delivery, impairment) {
-                (Some(delivery), Some(impairment)) => impairment.pass(delivery),
-                (Some(delivery), None) => delivery.put(),
-                (None, _) => {}
+            if let Some(delivery) = delivery {
+                network.pass(delivery);
             }
         }
         tokio::task::yield_now().await;
@@ -365,7 +388,7 @@ pub struct MuxRuntime {
     /// IPv4 and IPv6; each is taken once, a peer binds no second time.
     queues: Mutex<(Option<Queue>, Option<Queue>)>,
     sockets: (Option<Arc<UdpSocket>>, Option<Arc<UdpSocket>>),
-    impairment: Option<Impairment>,
+    network: Network,
 }
 
 impl Debug for MuxRuntime {
@@ -398,7 +421,7 @@ impl Runtime for MuxRuntime {
             false => (queues.1.take(), self.sockets.1.clone()),
         };
         let (queue, socket) = queue.zip(socket).ok_or_else(gone)?;
-        Ok(Arc::new(MuxSocket { local, queue: Mutex::new(queue), socket, impairment: self.impairment }))
+        Ok(Arc::new(MuxSocket { local, queue: Mutex::new(queue), socket, network: self.network.clone() }))
     }
 
     fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
@@ -441,7 +464,7 @@ struct MuxSocket {
     local: SocketAddr,
     queue: Mutex<Queue>,
     socket: Arc<UdpSocket>,
-    impairment: Option<Impairment>,
+    network: Network,
 }
 
 impl Debug for MuxSocket {
@@ -478,14 +501,11 @@ impl AsyncUdpSocket for MuxSocket {
     }
 
     fn poll_send(&self, _: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        match self.impairment {
-            None => send(&self.socket, transmit.contents, transmit.destination),
-            Some(impairment) => impairment.pass(Departure {
-                socket: Arc::clone(&self.socket),
-                to: transmit.destination,
-                datagram: Bytes::copy_from_slice(transmit.contents),
-            }),
-        }
+        self.network.pass(Departure {
+            socket: Arc::clone(&self.socket),
+            to: transmit.destination,
+            datagram: Bytes::copy_from_slice(transmit.contents),
+        });
         Poll::Ready(Ok(transmit.contents.len()))
     }
 
