@@ -1,7 +1,9 @@
 //! One configuration: defaults, then a TOML file, then the environment, then flags. Checked once, then
 //! immutable. `viva.example.toml` documents every key.
 
-use std::net::{IpAddr, SocketAddr};
+mod webrtc;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,7 @@ use viva_actors::turn::{Endpointing, TurnConfig};
 use viva_models::registry::{AsrSpec, EmbedSpec, LlmSpec, TtsSpec, TurnSpec, VadSpec};
 
 use crate::presets;
+pub use webrtc::{IceServer, WebRtcSection, public_address};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -205,60 +208,6 @@ pub struct RecordingsSection {
     pub dir: String,
 }
 
-/// `[webrtc]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct WebRtcSection {
-    /// Take calls over WebRTC; WebSockets are always taken.
-    pub enabled: bool,
-    /// UDP addresses for all peers, at most one of each family; empty for the server's own address and port.
-    pub listen: Vec<SocketAddr>,
-    /// Where peers find these from outside, as `IP` or `IP:PORT`; empty for what the machine itself knows.
-    pub public: Vec<String>,
-    /// Only answer ICE's checks.
-    pub ice_lite: bool,
-    /// STUN and TURN servers for browsers.
-    pub ice_servers: Vec<IceServer>,
-    /// Bits of our voice a second.
-    pub bitrate: i32,
-    /// Effort of the encoder, 0 to 10, while the server is not late.
-    pub complexity: i32,
-    /// How long a call waits for a client that lost its line, seconds; 0 ends it at once.
-    pub resume_s: u64,
-}
-
-impl Default for WebRtcSection {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            listen: Vec::new(),
-            public: Vec::new(),
-            ice_lite: true,
-            ice_servers: Vec::new(),
-            // Wideband speech has no more to gain from Opus above this.
-            bitrate: 32_000,
-            // Measured: 0 costs 66 us a frame, 5 costs 203, 9 costs 287, and speech gains little above 5.
-            complexity: 5,
-            // A change of networks, or a page that is loaded again.
-            resume_s: 30,
-        }
-    }
-}
-
-/// A server browsers may use to reach us, as `RTCIceServer` has it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct IceServer {
-    /// `stun:` and `turn:` addresses.
-    pub urls: Vec<String>,
-    /// For TURN.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub username: String,
-    /// For TURN.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub credential: String,
-}
-
 /// `[engines.*]`: in place of what the profile brings.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -421,39 +370,7 @@ impl Config {
         if !(1..=3_600).contains(&self.turn.turn_s_max) {
             return fail("turn.turn_s_max", &self.turn.turn_s_max, "it must be in 1..=3600");
         }
-        self.check_webrtc()
-    }
-
-    fn check_webrtc(&self) -> Result<(), ConfigError> {
-        let w = &self.webrtc;
-        let fail = |key, value: &dyn std::fmt::Display, why| {
-            Err(ConfigError::Value { key, value: value.to_string(), why })
-        };
-        if let Some(two) = w.listen.iter().skip(1).find(|a| a.is_ipv4() == w.listen[0].is_ipv4()) {
-            return fail("webrtc.listen", two, "there may be one address of each family");
-        }
-        if let Some(bad) = w.public.iter().find(|p| public_address(p, 0).is_none()) {
-            return fail("webrtc.public", bad, "it must be an IP address, with a port or without");
-        }
-        let urls = w.ice_servers.iter().flat_map(|server| &server.urls);
-        let schemes = ["stun:", "stuns:", "turn:", "turns:"];
-        if let Some(bad) = urls.into_iter().find(|url| !schemes.iter().any(|s| url.starts_with(s))) {
-            return fail("webrtc.ice_servers", bad, "it must begin with stun:, stuns:, turn: or turns:");
-        }
-        if !(6_000..=128_000).contains(&w.bitrate) {
-            return fail("webrtc.bitrate", &w.bitrate, "it must be in 6000..=128000");
-        }
-        if !(0..=10).contains(&w.complexity) {
-            return fail("webrtc.complexity", &w.complexity, "it must be in 0..=10");
-        }
-        if w.resume_s > 600 {
-            return fail(
-                "webrtc.resume_s",
-                &w.resume_s,
-                "it must be at most 600: a call that waits has a place",
-            );
-        }
-        Ok(())
+        self.webrtc.check()
     }
 
     /// Where the weights lie.
@@ -490,12 +407,6 @@ impl Config {
         spec.recordings = (!self.recordings.dir.is_empty()).then(|| PathBuf::from(&self.recordings.dir));
         spec
     }
-}
-
-/// An address of `webrtc.public`, with this port where it has none.
-pub fn public_address(text: &str, port: u16) -> Option<SocketAddr> {
-    let ip = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port));
-    text.parse().ok().or_else(ip)
 }
 
 fn from_table(table: Table, origin: &str) -> Result<Config, ConfigError> {

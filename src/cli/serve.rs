@@ -17,7 +17,7 @@ use viva_actors::recorder::sweep::keep_sweeping;
 use viva_actors::root::{Limits, Viva};
 use viva_actors::testkit;
 use viva_models::EngineError;
-use viva_models::registry::find_binary;
+use viva_models::registry::{find_binary, open_vad};
 
 use crate::config::{Config, Flags};
 use crate::edge::http::{App, serve};
@@ -40,6 +40,10 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the fake language model always says: as long as a spoken reply of a real one.
 const FAKE_REPLY: &str = "Thank you, that is good to hear. What was the hardest part of it?";
+
+/// What stubs cost, in milliseconds: so little that a hundred callers do not wait for each other.
+const STUB_COSTS: testkit::Costs =
+    testkit::Costs { asr_ms: 5, turn_ms: 1, prefill_ms: 1, step_ms: 1, tts_ms: 5 };
 
 /// Serve conversations.
 #[derive(Debug, Clone, Args)]
@@ -71,6 +75,9 @@ pub enum EngineChoice {
     Real,
     /// The test kit's.
     Fake,
+    /// The test kit's at next to no cost, but with the configuration's voice-activity detector: what calls
+    /// cost beside the engines.
+    Stub,
 }
 
 impl ServeArgs {
@@ -154,6 +161,11 @@ fn engines(config: &Config, choice: EngineChoice) -> anyhow::Result<(Engines, St
         return Ok((engines, "fake".into()));
     }
     let chosen = Chosen::of(config)?;
+    if choice == EngineChoice::Stub {
+        let vad = chosen.vad.clone();
+        let opener = Arc::new(move || open_vad(&vad));
+        return Ok((testkit::engines_with_vad(STUB_COSTS, FAKE_REPLY, opener), "fake".into()));
+    }
     for program in chosen.programs() {
         find_binary(program)?;
     }

@@ -78,7 +78,9 @@ pub struct Link {
     /// The call's own address, as `/v1/realtime/calls/…`.
     pub location: String,
     etag: tokio::sync::Mutex<String>,
-    /// From the answer, after the offer was sent.
+    /// When the offer was sent.
+    pub asked: Instant,
+    /// How long the answer took.
     pub answered: Duration,
     _closing: CloseOnDrop,
 }
@@ -161,6 +163,7 @@ pub async fn dial(
         http,
         location: answer.location,
         etag,
+        asked,
         answered,
         _closing: closing,
     };

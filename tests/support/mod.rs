@@ -7,6 +7,7 @@ pub mod churn;
 pub mod rtc;
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -281,4 +282,29 @@ pub fn append(samples: &[i16]) -> Value {
 /// What the fake recogniser takes for speech, a word in every 300 ms.
 pub fn speech(ms: usize) -> Vec<i16> {
     viva_actors::testkit::tone(220.0, ms * 24, 24_000).iter().map(|s| (s * 32_767.0) as i16).collect()
+}
+
+/// The Python that `make test` prepares: in `VIVA_VENV`, else in the user's cache folder.
+pub fn python() -> Option<PathBuf> {
+    let cache = || {
+        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        base.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
+    };
+    let venv =
+        std::env::var_os("VIVA_VENV").map(PathBuf::from).or_else(|| cache().map(|c| c.join("viva/venv")))?;
+    let python = venv.join("bin/python");
+    python.is_file().then_some(python)
+}
+
+/// Samples at 24 kHz as a file.
+pub fn write_wav(path: &Path, samples: &[i16]) {
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: 24_000,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let mut wav = hound::WavWriter::create(path, spec).unwrap();
+    samples.iter().for_each(|sample| wav.write_sample(*sample).unwrap());
+    wav.finalize().unwrap();
 }

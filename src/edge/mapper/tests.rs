@@ -278,3 +278,32 @@ fn trouble_is_an_error_in_the_protocols_shape() {
     assert_eq!(json["error"]["type"], "server_error");
     assert_eq!(json["error"]["code"], "asr_unavailable");
 }
+
+#[test]
+fn where_our_voice_travels_apart_the_events_say_when_it_begins_and_ends() {
+    let mut m = mapper(true);
+    m.set_audio_apart(true);
+    run(&mut m, vec![opened(), reply()]);
+    let (before, _) = m.audio(EPOCH).unwrap();
+    assert_eq!(names(&before), ["response.content_part.added", "output_audio_buffer.started"]);
+    assert_eq!(names(&m.audio(EPOCH).unwrap().0), [] as [&str; 0]);
+    let done = names(&run(&mut m, vec![over(Outcome::Completed, "Hi")]));
+    assert_eq!(
+        done[done.len() - 3..],
+        ["response.done", "output_audio_buffer.stopped", "rate_limits.updated"]
+    );
+}
+
+#[test]
+fn a_voice_that_is_cut_says_where_and_does_not_stop_again() {
+    for (extended, end) in [(true, Some(340)), (false, None)] {
+        let mut m = mapper(extended);
+        m.set_audio_apart(true);
+        run(&mut m, vec![opened(), reply()]);
+        m.audio(EPOCH).unwrap();
+        let cleared = ServerEvent::AudioBufferCleared { response_id: "resp_1".into(), audio_end_ms: end };
+        assert_eq!(m.flush(EPOCH, 340), [cleared]);
+        let done = names(&run(&mut m, vec![over(Outcome::Cut(CutReason::BargeIn), "")]));
+        assert!(!done.iter().any(|name| name.starts_with("output_audio_buffer")), "{done:?}");
+    }
+}

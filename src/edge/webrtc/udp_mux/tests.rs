@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::stun::tests::check;
 use super::*;
+use webrtc::runtime::Runtime;
 
 const PASSWORD: &str = "the password of twenty-two";
 
