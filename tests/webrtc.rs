@@ -13,9 +13,11 @@ mod support;
 use std::time::Duration;
 
 use serde_json::json;
-use support::Server;
 use support::rtc::RtcCaller;
+use support::{Server, fakes};
 use tokio::time::Instant;
+use viva::config::WebRtcSection;
+use viva_actors::ports::SessionSpec;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_is_answered_and_heard_and_measured() {
@@ -134,6 +136,20 @@ async fn a_caller_over_a_bad_network_is_understood() {
     assert!(metrics.contains(r#"viva_rtp_packets_total{what="made_up"}"#), "losses were made up");
     caller.hang_up().await;
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_stands_over_ipv6_and_with_a_server_that_makes_checks_of_its_own() {
+    for (listen, ice_lite) in [("[::1]:0", true), ("127.0.0.1:0", false)] {
+        let listen = vec![listen.parse().unwrap()];
+        let webrtc = WebRtcSection { listen, ice_lite, ..WebRtcSection::default() };
+        let server = Server::with_lines(fakes(), 8, SessionSpec::default(), webrtc, None).await;
+        let mut caller = RtcCaller::connect(&server, "").await;
+        assert_eq!(caller.turn(900).await["status"], "completed");
+        caller.hang_up().await;
+        server.sessions(0).await;
+        server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

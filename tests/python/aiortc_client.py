@@ -210,7 +210,8 @@ async def main():
             if faults and "loss" in faults:
                 check(lost > 0 and made_up > 0, f"packets were lost, and {lost} counted, {made_up} made up")
             elif faults:
-                check(late == 0 and lost == 0, f"nothing was lost, and {lost} counted as lost, {late} late")
+                # The first packets may overtake each other, too: what comes before the first that came is late.
+                check(late <= 3 and lost == 0, f"nothing was lost, and {lost} counted as lost, {late} late")
             print(f"{name}: stood after {stood * 1000:.0f} ms; {lost} lost, {late} late, {made_up} made up", flush=True)
         finally:
             server.stop()

@@ -70,7 +70,9 @@ impl Server {
         network: Option<Impairment>,
     ) -> Self {
         let viva = Viva::start(engines, Limits { sessions }).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // On the family that the lines are on.
+        let ip = webrtc.listen.first().map_or([127, 0, 0, 1].into(), SocketAddr::ip);
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let offer = Offer { model: "viva".into(), voices: vec!["hum".into()], spec, session_s_max: 600 };
         let mut app = App::new(viva.clone(), offer, vec!["https://friend.example".into()], true);
