@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The outside parties of the tests, with pinned versions, kept out of the checkout: the official OpenAI client
-# for Python and the browser driver for node. usage: test-tools.sh CACHE_DIR
+# and a WebRTC stack for Python, and the browser driver for node. usage: test-tools.sh CACHE_DIR
 set -euo pipefail
 cache=$1
 OPENAI='openai[realtime]==3.3.1'
+AIORTC='aiortc==1.16.0'
 PLAYWRIGHT='playwright-core@1.65.1'
 
 retry() {
@@ -21,6 +22,10 @@ if [ "$(cat "$cache/venv/.stamp" 2>/dev/null)" != "$OPENAI" ]; then
     python3 -m venv "$cache/venv"
     retry "$cache/venv/bin/pip" install -q --disable-pip-version-check "$OPENAI"
     echo "$OPENAI" >"$cache/venv/.stamp"
+fi
+if [ "$(cat "$cache/venv/.stamp-aiortc" 2>/dev/null)" != "$AIORTC" ]; then
+    retry "$cache/venv/bin/pip" install -q --disable-pip-version-check "$AIORTC"
+    echo "$AIORTC" >"$cache/venv/.stamp-aiortc"
 fi
 if [ "$(cat "$cache/node/.stamp" 2>/dev/null)" != "$PLAYWRIGHT" ]; then
     mkdir -p "$cache/node"

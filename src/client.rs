@@ -10,12 +10,14 @@ pub mod caller;
 pub mod clip;
 pub mod error;
 pub mod hearing;
+mod line;
 pub mod playout;
 pub mod recording;
 pub mod report;
 pub mod script;
 pub mod server;
 pub mod signals;
+pub mod webrtc;
 pub mod wire;
 
 #[cfg(test)]
@@ -25,6 +27,7 @@ pub use call::{Call, CallOptions, Clips, Outcome};
 pub use caller::{Arrival, Caller, CallerOptions};
 pub use clip::{Clip, RATE};
 pub use error::ClientError;
+pub use line::Via;
 pub use report::{CallReport, CutOff, TurnReport};
 pub use script::{Script, Step};
 pub use server::{ServerOptions, ServerProcess};

@@ -1,6 +1,8 @@
 //! One configuration: defaults, then a TOML file, then the environment, then flags. Checked once, then
 //! immutable. `viva.example.toml` documents every key.
 
+mod webrtc;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +13,7 @@ use viva_actors::turn::{Endpointing, TurnConfig};
 use viva_models::registry::{AsrSpec, EmbedSpec, LlmSpec, TtsSpec, TurnSpec, VadSpec};
 
 use crate::presets;
+pub use webrtc::{IceServer, WebRtcSection, public_address};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -30,6 +33,8 @@ pub struct Config {
     pub turn: TurnSection,
     /// Recordings.
     pub recordings: RecordingsSection,
+    /// Calls over WebRTC.
+    pub webrtc: WebRtcSection,
     /// Engines other than the profile's.
     pub engines: EnginesSection,
 }
@@ -365,7 +370,7 @@ impl Config {
         if !(1..=3_600).contains(&self.turn.turn_s_max) {
             return fail("turn.turn_s_max", &self.turn.turn_s_max, "it must be in 1..=3600");
         }
-        Ok(())
+        self.webrtc.check()
     }
 
     /// Where the weights lie.

@@ -1,16 +1,19 @@
 //! The media edges: where callers come in. Nothing beyond this module knows a wire format.
 //!
 //! [`protocol`] holds the only types a client ever sees, [`mapper`] folds a session's log into them,
-//! [`call`] runs one caller's conversation over any [`transport`], [`ws`] is the WebSocket transport and
-//! [`http`] the router around it.
+//! [`call`] runs one caller's conversation over any [`transport`], [`ws`] is the WebSocket transport, [`webrtc`]
+//! the other one, [`parking`] where calls wait whose line was lost, [`http`] the router around all of it.
 
 pub mod assets;
 pub mod call;
+pub mod calls;
 pub mod http;
 pub mod intake;
 pub mod mapper;
 pub mod origin;
+pub mod parking;
 pub mod protocol;
 pub mod requests;
 pub mod transport;
+pub mod webrtc;
 pub mod ws;

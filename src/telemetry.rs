@@ -19,9 +19,14 @@ const LATENCY_MS: [f64; 20] = [
 /// Buckets of batch sizes: powers of two up to the scheduler's largest batch.
 const BATCH: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 
+/// What the WebRTC stack may say: it tells every step of every connection, and two of its layers warn once a
+/// connection of what is as it should be (an SCTP server without settings, a DTLS peer not known yet).
+const WEBRTC_STACK: &str = "rtc=warn,rtc_ice=warn,rtc_dtls=error,rtc_sctp=error,webrtc=warn";
+
 /// Starts the log. `RUST_LOG` goes before the configuration's level.
 pub fn init_log(log: &LogSection) -> Result<(), TryInitError> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(&log.level));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("{},{WEBRTC_STACK}", log.level)));
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match log.format {

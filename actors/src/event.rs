@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ports::Line;
 use crate::turn::{Action, CutReason, EndReason, Input, TurnConfig, TurnMachine};
 use crate::types::{Epoch, MediaTime, SessionId, Stage};
 
@@ -184,6 +185,11 @@ pub enum SessionEvent {
     Resumed {
         /// Which reply.
         epoch: Epoch,
+    },
+    /// The caller's line was lost, or stands again.
+    Line {
+        /// Which of the two.
+        line: Line,
     },
     /// What the client reports to have played of a reply.
     Truncated {

@@ -11,6 +11,7 @@ pub mod enhancer;
 pub mod event;
 pub mod gpu;
 pub mod lane;
+pub mod lateness;
 pub mod ledger;
 pub mod llm;
 pub mod metrics;

@@ -42,6 +42,10 @@ pub const FALSE_BARGE_INS: &str = "viva_false_barge_ins_total";
 pub const PLAYOUT_GAPS: &str = "viva_playout_gap_frames_total";
 /// Histogram, ms: how late the pacer's tick ran.
 pub const PACER_LATE_MS: &str = "viva_pacer_late_ms";
+/// Counter: what became of callers' audio packets. Label `what`: `lost`, `late`, `made_up`.
+pub const RTP_PACKETS: &str = "viva_rtp_packets_total";
+/// Counter: lines of callers that were lost for a while. Label `end`: `back`, `resumed`, `given_up`.
+pub const LINES_LOST: &str = "viva_lines_lost_total";
 /// Histogram: language model, sequences in one step.
 pub const LLM_STEP_SEQUENCES: &str = "viva_llm_step_sequences";
 /// Counter: tokens. Label `kind`: `prompt`, `reused`, `generated`.
@@ -73,6 +77,8 @@ pub const ALL: &[(&str, &str)] = &[
     (FALSE_BARGE_INS, "Times our voice was held and went on"),
     (PLAYOUT_GAPS, "20 ms frames missing in mid-reply"),
     (PACER_LATE_MS, "Milliseconds the pacer's tick was late"),
+    (RTP_PACKETS, "Callers' audio packets that were lost, late or made up"),
+    (LINES_LOST, "Lines of callers that were lost for a while, by how it ended"),
     (LLM_STEP_SEQUENCES, "Sequences moved in one step of the language model"),
     (LLM_TOKENS, "Tokens, by kind"),
     (RECORDINGS_DELETED, "Recordings deleted because their time was over"),

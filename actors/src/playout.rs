@@ -17,6 +17,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::lane::Lane;
+use crate::lateness::Lateness;
+use crate::ledger::Certainty;
 use crate::metrics as m;
 use crate::ports::{OUT_FRAME, Out};
 use crate::recorder::Piece;
@@ -34,6 +36,10 @@ pub const COMMANDS_LANE: usize = 32;
 
 /// Audio sent ahead of real time is never more than this: it is what a *hold* cannot take back.
 pub const LEAD_MS_MAX: u32 = 120;
+
+/// Frames kept of what was sent, to be sent again when it turns out that nobody was there to hear it: two
+/// seconds, twice what an edge takes to notice that its caller has gone silent.
+const REWIND_FRAMES: usize = 100;
 
 /// What the enhancer hands over.
 pub enum PlayItem {
@@ -62,6 +68,17 @@ pub enum Command {
     Resume,
     /// This reply ends here; also voids a draft.
     Cut(Epoch),
+    /// Nobody is there to hear us: pause until they are, and what was sent in the last so many milliseconds
+    /// was not heard either.
+    Away {
+        /// How much, at most two seconds.
+        unheard_ms: u32,
+    },
+    /// Somebody is there (again), over a transport that wants so much sent ahead.
+    Here {
+        /// Milliseconds.
+        lead_ms: u32,
+    },
 }
 
 /// What the session is told.
@@ -86,6 +103,8 @@ pub enum PlayoutReport {
         played_ms: u64,
         /// Milliseconds that were sent.
         sent_ms: u64,
+        /// How we know what was played.
+        certainty: Certainty,
     },
 }
 
@@ -96,6 +115,9 @@ struct Playing {
     /// When the first frame was sent, moved forward by every pause and gap.
     started: Option<Instant>,
     sent: u64,
+    /// The caller may be interrupting.
+    held: bool,
+    /// Since when nothing is sent, for whatever reason.
     held_since: Option<Instant>,
     ended: bool,
 }
@@ -105,8 +127,8 @@ struct Playing {
 pub struct Ticked {
     /// To send, in order.
     pub frames: Vec<(Epoch, Box<[i16; OUT_FRAME]>)>,
-    /// What was sent of this reply and not played is void.
-    pub flush: Option<Epoch>,
+    /// What was sent of this reply and not played is void; so many milliseconds of it were sent.
+    pub flush: Option<(Epoch, u64)>,
     /// To tell the session.
     pub reports: Vec<PlayoutReport>,
     /// Frames that were due and not there.
@@ -123,14 +145,27 @@ pub struct Playout {
     /// Everything up to here is void.
     void: Option<Epoch>,
     lead: Duration,
+    /// Nobody is there to hear us.
+    away: bool,
+    /// The last frames sent of what plays, oldest first.
+    tail: VecDeque<Box<[i16; OUT_FRAME]>>,
     recording: Option<(Lane<Piece>, Arc<AtomicU64>)>,
 }
 
 impl Playout {
     /// Nothing plays.
     pub fn new(frames: Lane<PlayItem>, commands: Lane<Command>, lead_ms: u32) -> Self {
-        let lead = Duration::from_millis(u64::from(lead_ms.min(LEAD_MS_MAX)));
-        Self { frames, commands, head: VecDeque::new(), playing: None, void: None, lead, recording: None }
+        Self {
+            frames,
+            commands,
+            head: VecDeque::new(),
+            playing: None,
+            void: None,
+            lead: lead(lead_ms),
+            away: false,
+            tail: VecDeque::new(),
+            recording: None,
+        }
     }
 
     /// Also hands every frame sent to a recorder, with the media clock's time.
@@ -159,31 +194,85 @@ impl Playout {
         match command {
             Command::Commit(epoch) => {
                 self.void = Some(Epoch { turn: epoch.turn, rev: epoch.rev.saturating_sub(1) });
+                self.tail.clear();
+                let held_since = self.away.then_some(now);
                 self.playing =
-                    Some(Playing { epoch, started: None, sent: 0, held_since: None, ended: false });
+                    Some(Playing { epoch, started: None, sent: 0, held: false, held_since, ended: false });
             }
-            Command::Hold => {
-                if let Some(p) = &mut self.playing {
-                    p.held_since.get_or_insert(now);
-                }
-            }
+            Command::Hold => self.hold(now, |p| p.held = true),
             Command::Resume => {
-                if let Some(p) = &mut self.playing
-                    && let Some(since) = p.held_since.take()
-                    && let Some(started) = &mut p.started
-                {
-                    *started += now.saturating_duration_since(since);
+                if let Some(p) = &mut self.playing {
+                    p.held = false;
                 }
+                self.go_on(now);
+            }
+            Command::Away { unheard_ms } => {
+                if !std::mem::replace(&mut self.away, true) {
+                    self.rewind(unheard_ms);
+                    self.hold(now, |_| {});
+                }
+            }
+            Command::Here { lead_ms } => {
+                self.lead = lead(lead_ms);
+                self.away = false;
+                self.go_on(now);
             }
             Command::Cut(epoch) => {
                 self.void = self.void.max(Some(epoch));
                 if self.playing.as_ref().is_some_and(|p| p.epoch == epoch) {
                     let p = self.playing.take().expect("checked above");
-                    let (played_ms, sent_ms) = (p.played_ms(now), p.sent * FRAME_MS);
-                    out.flush = Some(epoch);
-                    out.reports.push(PlayoutReport::WasCut { epoch, played_ms, sent_ms });
+                    let sent_ms = p.sent * FRAME_MS;
+                    let (played_ms, certainty) = match self.ahead() {
+                        true => (p.played_ms(now), Certainty::Estimated),
+                        false => (sent_ms, Certainty::Sent),
+                    };
+                    out.flush = Some((epoch, sent_ms));
+                    out.reports.push(PlayoutReport::WasCut { epoch, played_ms, sent_ms, certainty });
                 }
             }
+        }
+    }
+
+    /// Whether frames are sent before they are to be played. Where they are not, what was sent is what is
+    /// heard: nothing waits anywhere that a cut could still take back.
+    fn ahead(&self) -> bool {
+        self.lead >= Duration::from_millis(FRAME_MS)
+    }
+
+    fn hold(&mut self, now: Instant, why: impl FnOnce(&mut Playing)) {
+        if let Some(p) = &mut self.playing {
+            why(p);
+            p.held_since.get_or_insert(now);
+        }
+    }
+
+    fn go_on(&mut self, now: Instant) {
+        if let Some(p) = &mut self.playing
+            && !(p.held || self.away)
+            && let Some(since) = p.held_since.take()
+            && let Some(started) = &mut p.started
+        {
+            *started += now.saturating_duration_since(since);
+        }
+    }
+
+    /// What was sent last was not heard: it is sent again. Of a reply that was sent to its end and has had
+    /// the time to be played nothing comes again.
+    fn rewind(&mut self, unheard_ms: u32) {
+        let Some(p) = &mut self.playing else { return };
+        let frames = (u64::from(unheard_ms).div_ceil(FRAME_MS) as usize).min(self.tail.len());
+        if frames == 0 {
+            return;
+        }
+        p.sent -= frames as u64;
+        if let Some(started) = &mut p.started {
+            *started += Duration::from_millis(FRAME_MS) * frames as u32;
+        }
+        if std::mem::replace(&mut p.ended, false) {
+            self.head.push_front(PlayItem::End(p.epoch));
+        }
+        for frame in self.tail.drain(self.tail.len() - frames..).rev() {
+            self.head.push_front(PlayItem::Frame(p.epoch, frame));
         }
     }
 
@@ -225,9 +314,11 @@ impl Playout {
                         // Nothing there: real time goes on, so the reply moves back by what is missing.
                         let behind = (now + self.lead)
                             .saturating_duration_since(*started + Duration::from_millis(p.sent * FRAME_MS));
-                        if behind >= Duration::from_millis(FRAME_MS) {
+                        let frame = Duration::from_millis(FRAME_MS);
+                        if behind >= frame {
                             out.gaps += behind.as_millis() as u64 / FRAME_MS;
-                            *started += behind;
+                            // Where nothing is sent ahead, this tick is over: the next frame is the next tick's.
+                            *started += behind + frame.saturating_sub(self.lead);
                         }
                     }
                     break;
@@ -240,6 +331,10 @@ impl Playout {
                         out.reports.push(PlayoutReport::Started(epoch));
                     }
                     p.sent += 1;
+                    if self.tail.len() == REWIND_FRAMES {
+                        self.tail.pop_front();
+                    }
+                    self.tail.push_back(frame.clone());
                     if let Some((lane, clock)) = &self.recording {
                         let at = MediaTime(clock.load(Ordering::Acquire));
                         lane.push_latest(Piece::Ours(at, frame.clone()));
@@ -259,6 +354,7 @@ impl Playout {
             let (epoch, played_ms) = (p.epoch, p.sent * FRAME_MS);
             out.reports.push(PlayoutReport::Drained { epoch, played_ms });
             self.void = self.void.max(Some(epoch));
+            self.tail = VecDeque::new();
             self.playing = None;
         }
     }
@@ -272,6 +368,10 @@ impl Playing {
         let held_ms = self.held_since.map_or(0, |h| now.saturating_duration_since(h).as_millis() as u64);
         (elapsed + held_ms).min(self.sent * FRAME_MS)
     }
+}
+
+fn lead(ms: u32) -> Duration {
+    Duration::from_millis(u64::from(ms.min(LEAD_MS_MAX)))
 }
 
 /// Tells a session what its playout did. Must not block.
@@ -294,10 +394,10 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    /// Starts the task; it ends with the last clone.
-    pub fn start() -> Self {
+    /// Starts the task; it ends with the last clone. How late it ticks goes to `lateness`.
+    pub fn start(lateness: Arc<Lateness>) -> Self {
         let (join, joining) = mpsc::channel(JOINING);
-        tokio::spawn(pace(joining));
+        tokio::spawn(pace(joining, lateness));
         Self { join }
     }
 
@@ -308,7 +408,7 @@ impl Pacer {
     }
 }
 
-async fn pace(mut joining: mpsc::Receiver<Seat>) {
+async fn pace(mut joining: mpsc::Receiver<Seat>, lateness: Arc<Lateness>) {
     let mut seats: Vec<Seat> = Vec::new();
     let mut clock = tokio::time::interval(Duration::from_millis(FRAME_MS));
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -316,7 +416,9 @@ async fn pace(mut joining: mpsc::Receiver<Seat>) {
         tokio::select! {
             due = clock.tick() => {
                 let now = Instant::now();
-                metrics::histogram!(m::PACER_LATE_MS).record(m::ms(now.saturating_duration_since(due)));
+                let late = now.saturating_duration_since(due);
+                metrics::histogram!(m::PACER_LATE_MS).record(m::ms(late));
+                lateness.record(late);
                 seats.retain_mut(|seat| tick(seat, now));
             }
             seat = joining.recv() => match seat {
@@ -335,8 +437,8 @@ fn tick(seat: &mut Seat, now: Instant) -> bool {
         return false;
     }
     let ticked = seat.playout.tick(now);
-    if let Some(epoch) = ticked.flush {
-        send(&out, Out::Flush { epoch });
+    if let Some((epoch, sent_ms)) = ticked.flush {
+        send(&out, Out::Flush { epoch, sent_ms });
     }
     // Told first: the wire's events of a reply's start stand before its audio.
     let (started, rest): (Vec<_>, Vec<_>) =

@@ -54,7 +54,8 @@ pub struct SessionSpec {
     pub listening: ListeningConfig,
     /// Folder for a recording of both sides; only used with consent.
     pub recordings: Option<PathBuf>,
-    /// Frames sent ahead of real time, milliseconds; at most 120.
+    /// Frames sent ahead of real time, milliseconds; at most 120. Below 20 nothing is sent ahead: one frame a
+    /// tick, and these milliseconds are how much a tick may come early.
     pub lead_ms: u32,
 }
 
@@ -148,6 +149,8 @@ pub enum Out {
     Flush {
         /// Which reply.
         epoch: Epoch,
+        /// Milliseconds of it that were sent.
+        sent_ms: u64,
     },
 }
 
@@ -176,10 +179,29 @@ pub enum SessionMsg {
     /// Make a stage fail, to see the restart table at work.
     #[cfg(any(test, feature = "testkit"))]
     Panic(crate::types::Stage),
+    /// What became of the caller's line.
+    Line(Line),
     /// The caller is gone, or the server ends; say why.
     Hangup(String),
     /// A stage or the playout has something to say. Not for edges.
     Internal(crate::session::Report),
+}
+
+/// The caller's line, as their edge sees it. Nobody has to say that it stands at the beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Line {
+    /// It is dead, for now. Our voice pauses where it was last heard; what the caller does not send
+    /// meanwhile is not taken for silence, because time is counted by what they send.
+    Lost {
+        /// Milliseconds since they were last heard of: so much of our voice they may have missed.
+        unheard_ms: u32,
+    },
+    /// It stands again, over a transport that wants so much sent ahead.
+    Back {
+        /// Milliseconds, as [`SessionSpec::lead_ms`].
+        lead_ms: u32,
+    },
 }
 
 /// The part of a [`SessionSpec`] that may change while the session runs.

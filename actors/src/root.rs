@@ -13,6 +13,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnEr
 use tokio::sync::mpsc;
 
 use crate::gpu::{EngineStatus, Engines, Gpu, GpuMsg, Statuses};
+use crate::lateness::Lateness;
 use crate::metrics as m;
 use crate::playout::Pacer;
 use crate::ports::{OUT_QUEUE, SessionMsg, SessionPorts, SessionSpec};
@@ -45,6 +46,12 @@ pub enum OpenError {
         /// When a place is likely to be free.
         retry_after_s: u32,
     },
+    /// Those who are being served are only just served in time.
+    #[error("the server is too busy; try again in {retry_after_s} s")]
+    Busy {
+        /// When it is worth another try.
+        retry_after_s: u32,
+    },
     /// The server is about to end.
     #[error("the server is shutting down")]
     Draining,
@@ -59,6 +66,13 @@ pub enum OpenError {
 
 /// When to come back to a full server: about the time a short conversation still takes.
 const RETRY_AFTER_S: u32 = 15;
+
+/// Above this lateness of one tick in a hundred no further caller is taken: half a frame. In prototypes a
+/// server beyond it collapsed within seconds (ticks of two seconds, calls that dropped and came again).
+const LATE_MAX: Duration = Duration::from_millis(10);
+
+/// When to come back to a busy server: the lateness looks back ten seconds.
+const RETRY_BUSY_S: u32 = 10;
 
 /// What the root is told.
 pub enum RootMsg {
@@ -83,6 +97,7 @@ pub struct Args {
     retriever: Arc<dyn Retriever>,
     statuses: Statuses,
     running: Arc<AtomicUsize>,
+    lateness: Arc<Lateness>,
 }
 
 /// The root's state.
@@ -101,7 +116,8 @@ impl Actor for Root {
 
     async fn pre_start(&self, me: ActorRef<RootMsg>, args: Args) -> Result<State, ActorProcessingErr> {
         let gpu = spawn_gpu(&me, &args).await?;
-        Ok(State { args, gpu, pacer: Pacer::start(), sessions: HashMap::new(), closed: false })
+        let pacer = Pacer::start(Arc::clone(&args.lateness));
+        Ok(State { args, gpu, pacer, sessions: HashMap::new(), closed: false })
     }
 
     async fn handle(
@@ -116,6 +132,7 @@ impl Actor for Root {
                 if let Err(error) = &opened {
                     let reason = match error {
                         OpenError::Full { .. } => "full",
+                        OpenError::Busy { .. } => "busy",
                         OpenError::Draining => "draining",
                         OpenError::NotReady(_) => "not_ready",
                         OpenError::RecordingUnavailable => "recording_unavailable",
@@ -190,6 +207,10 @@ impl State {
         if self.sessions.len() >= self.args.limits.sessions {
             return Err(OpenError::Full { retry_after_s: RETRY_AFTER_S });
         }
+        // With nobody there, there is nobody to protect, and what makes us late (a model that loads) is no caller.
+        if !self.sessions.is_empty() && self.args.lateness.p99() > LATE_MAX {
+            return Err(OpenError::Busy { retry_after_s: RETRY_BUSY_S });
+        }
         let (out, receiver) = mpsc::channel(OUT_QUEUE);
         let lanes = Lanes::default();
         let id = SessionId::random();
@@ -238,6 +259,7 @@ pub struct Viva {
     statuses: Statuses,
     running: Arc<AtomicUsize>,
     sessions_max: usize,
+    lateness: Arc<Lateness>,
     closed: Arc<std::sync::atomic::AtomicBool>,
 }
 
@@ -260,11 +282,17 @@ impl Viva {
         retriever: Arc<dyn Retriever>,
     ) -> Result<Self, StartError> {
         let (statuses, running) = (Statuses::default(), Arc::new(AtomicUsize::new(0)));
-        let sessions_max = limits.sessions;
-        let args =
-            Args { engines, limits, retriever, statuses: statuses.clone(), running: Arc::clone(&running) };
+        let (sessions_max, lateness) = (limits.sessions, Arc::new(Lateness::default()));
+        let args = Args {
+            engines,
+            limits,
+            retriever,
+            statuses: statuses.clone(),
+            running: Arc::clone(&running),
+            lateness: Arc::clone(&lateness),
+        };
         let (root, _) = Actor::spawn(None, Root, args).await.map_err(|e| StartError(e.to_string()))?;
-        Ok(Self { root, statuses, running, sessions_max, closed: Arc::default() })
+        Ok(Self { root, statuses, running, sessions_max, lateness, closed: Arc::default() })
     }
 
     /// Opens a session.
@@ -285,6 +313,11 @@ impl Viva {
     /// Sessions running.
     pub fn sessions(&self) -> usize {
         self.running.load(Ordering::Acquire)
+    }
+
+    /// How late the pacer ticks.
+    pub fn lateness(&self) -> &Arc<Lateness> {
+        &self.lateness
     }
 
     /// Whether callers can be taken.

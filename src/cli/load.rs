@@ -9,7 +9,8 @@ use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::client::server::interrupted;
-use crate::client::{CallOptions, CallerOptions, Clip, Clips, ServerOptions, ServerProcess, signals};
+use crate::client::{CallOptions, CallerOptions, Clip, Clips, ServerOptions, ServerProcess, Via, signals};
+use crate::edge::webrtc::impair::Impairment;
 use crate::lab::html;
 use crate::lab::report::{LoadReport, findings_table, latency_table};
 use crate::lab::run::{Live, LoadPlan, run as run_load};
@@ -29,6 +30,8 @@ const RAMP_UP_S: f64 = 12.0;
 pub enum Transport {
     /// WebSocket
     Ws,
+    /// WebRTC
+    Webrtc,
 }
 
 /// What the server that is started runs on.
@@ -38,6 +41,8 @@ pub enum Engines {
     Real,
     /// The test kit's engines with a cost model, to measure the framework itself
     Fake,
+    /// Engines at next to no cost beside a real voice-activity detector, to measure what calls cost
+    Stub,
 }
 
 impl Engines {
@@ -45,6 +50,7 @@ impl Engines {
         match self {
             Self::Real => "real",
             Self::Fake => "fake",
+            Self::Stub => "stub",
         }
     }
 }
@@ -61,6 +67,9 @@ pub struct LoadArgs {
     /// How they call
     #[arg(long, value_enum, default_value = "ws")]
     pub transport: Transport,
+    /// Make the network bad, with --transport webrtc: loss=SHARE,jitter=MS,delay=MS
+    #[arg(long, value_name = "FAULTS")]
+    pub impair: Option<Impairment>,
     /// Write the report here, with every turn
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -102,6 +111,15 @@ pub struct LoadArgs {
     pub server_log: bool,
 }
 
+impl LoadArgs {
+    fn via(&self) -> Via {
+        match self.transport {
+            Transport::Ws => Via::WebSocket,
+            Transport::Webrtc => Via::WebRtc(self.impair),
+        }
+    }
+}
+
 /// Runs the load. Fails when no caller got an answer.
 pub async fn run(args: LoadArgs) -> anyhow::Result<()> {
     ensure!((1.0..=86_400.0).contains(&args.seconds), "--seconds must lie between 1 and 86400");
@@ -122,7 +140,7 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<()> {
         scenario: Arc::new(scenario),
         clips,
         call: CallOptions {
-            caller: CallerOptions { key: args.key.clone(), ..CallerOptions::default() },
+            caller: CallerOptions { key: args.key.clone(), via: args.via(), ..CallerOptions::default() },
             answer_timeout: Duration::from_secs(args.timeout),
             ..CallOptions::default()
         },
@@ -140,7 +158,11 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<()> {
 async fn start_server(args: &LoadArgs) -> anyhow::Result<ServerProcess> {
     let options = match args.engines {
         Engines::Real => ServerOptions { profile: Some(args.profile.clone()), ..ServerOptions::default() },
-        Engines::Fake => ServerOptions { engines: Some("fake".into()), ..ServerOptions::default() },
+        Engines::Fake | Engines::Stub => ServerOptions {
+            engines: Some(args.engines.name().into()),
+            profile: Some(args.profile.clone()),
+            ..ServerOptions::default()
+        },
     };
     eprintln!("starting a server ({} engines) ...", args.engines.name());
     Ok(ServerProcess::start(&ServerOptions { log: args.server_log, ..options }).await?)
@@ -162,7 +184,7 @@ fn scenario(args: &LoadArgs) -> anyhow::Result<(Scenario, Clips)> {
         }
         None => {
             ensure!(
-                args.engines == Engines::Fake && args.server.is_none(),
+                args.engines != Engines::Real && args.server.is_none(),
                 "no recordings to play: name a folder with --clips, a --scenario, or install \
                  pocketsphinx-testdata"
             );
@@ -182,7 +204,7 @@ async fn measure(args: &LoadArgs, plan: &LoadPlan) -> anyhow::Result<()> {
     let (engines, profile) = match (&args.server, args.engines) {
         (Some(_), _) => ("unknown", "unknown"),
         (None, Engines::Real) => ("real", args.profile.as_str()),
-        (None, Engines::Fake) => ("fake", "none"),
+        (None, engines) => (engines.name(), "none"),
     };
     let report = LoadReport::new(plan, engines, profile, &load, &score);
     if let Some(path) = &args.json {

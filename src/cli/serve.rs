@@ -17,11 +17,14 @@ use viva_actors::recorder::sweep::keep_sweeping;
 use viva_actors::root::{Limits, Viva};
 use viva_actors::testkit;
 use viva_models::EngineError;
-use viva_models::registry::find_binary;
+use viva_models::registry::{find_binary, open_vad};
 
 use crate::config::{Config, Flags};
 use crate::edge::http::{App, serve};
+use crate::edge::parking::Parking;
 use crate::edge::protocol::session_object::Offer;
+use crate::edge::webrtc::WebRtc;
+use crate::edge::webrtc::impair::Impairment;
 use crate::engines::Chosen;
 use crate::{presets, telemetry};
 
@@ -37,6 +40,10 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the fake language model always says: as long as a spoken reply of a real one.
 const FAKE_REPLY: &str = "Thank you, that is good to hear. What was the hardest part of it?";
+
+/// What stubs cost, in milliseconds: so little that a hundred callers do not wait for each other.
+const STUB_COSTS: testkit::Costs =
+    testkit::Costs { asr_ms: 5, turn_ms: 1, prefill_ms: 1, step_ms: 1, tts_ms: 5 };
 
 /// Serve conversations.
 #[derive(Debug, Clone, Args)]
@@ -56,6 +63,9 @@ pub struct ServeArgs {
     /// `fake` runs on the test kit's engines, which cost time and need no weights
     #[arg(long, hide = true, value_enum, default_value_t = EngineChoice::Real)]
     pub engines: EngineChoice,
+    /// A bad network for WebRTC, for tests: loss=0.05,jitter=60,delay=20
+    #[arg(long, hide = true, value_name = "FAULTS")]
+    pub impair: Option<Impairment>,
 }
 
 /// Which engines.
@@ -65,6 +75,9 @@ pub enum EngineChoice {
     Real,
     /// The test kit's.
     Fake,
+    /// The test kit's at next to no cost, but with the configuration's voice-activity detector: what calls
+    /// cost beside the engines.
+    Stub,
 }
 
 impl ServeArgs {
@@ -103,7 +116,17 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let offer =
         Offer { model: "viva".into(), voices: vec![voice], spec, session_s_max: config.server.session_s_max };
     let loopback = address.ip().is_loopback();
+    let webrtc = match config.webrtc.enabled {
+        true => {
+            let edge = WebRtc::start(&config.webrtc, address, Arc::clone(viva.lateness()), args.impair);
+            let hint = "WebRTC cannot listen; webrtc.listen in the configuration names its UDP addresses";
+            Some(Arc::new(edge.context(hint)?))
+        }
+        false => None,
+    };
     let mut app = App::new(viva, offer, config.server.origins.clone(), loopback);
+    app.webrtc = webrtc;
+    app.parking = Parking::new(Duration::from_secs(config.webrtc.resume_s));
     app.metrics = Some(metrics.clone());
     let app = Arc::new(app);
     tokio::spawn(async move {
@@ -138,6 +161,11 @@ fn engines(config: &Config, choice: EngineChoice) -> anyhow::Result<(Engines, St
         return Ok((engines, "fake".into()));
     }
     let chosen = Chosen::of(config)?;
+    if choice == EngineChoice::Stub {
+        let vad = chosen.vad.clone();
+        let opener = Arc::new(move || open_vad(&vad));
+        return Ok((testkit::engines_with_vad(STUB_COSTS, FAKE_REPLY, opener), "fake".into()));
+    }
     for program in chosen.programs() {
         find_binary(program)?;
     }

@@ -11,8 +11,9 @@ use crate::client::recording::{write_mono, write_stereo};
 use crate::client::server::interrupted;
 use crate::client::{
     Call, CallOptions, CallReport, CallerOptions, Clips, Script, ServerOptions, ServerProcess, TurnReport,
-    Wishes,
+    Via, Wishes,
 };
+use crate::edge::webrtc::impair::Impairment;
 
 /// Quiet kept at the end of a recording, so that it does not end on a consonant.
 const TAIL: Duration = Duration::from_millis(300);
@@ -32,6 +33,9 @@ pub struct TalkArgs {
     /// Key for a server that wants one
     #[arg(long, env = "VIVA_API_KEY", hide_env_values = true)]
     pub key: Option<String>,
+    /// How to call
+    #[command(flatten)]
+    pub network: NetworkArgs,
     /// Weights of the server that is started
     #[arg(long, default_value = "default", conflicts_with = "server")]
     pub profile: String,
@@ -61,6 +65,23 @@ pub struct TalkArgs {
     pub server_log: bool,
 }
 
+/// How a single caller reaches the server.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct NetworkArgs {
+    /// Call over WebRTC instead of a WebSocket
+    #[arg(long)]
+    pub webrtc: bool,
+    /// Make the network bad, with --webrtc: loss=SHARE,jitter=MS,delay=MS, such as loss=0.05,jitter=60
+    #[arg(long, value_name = "FAULTS", requires = "webrtc")]
+    pub impair: Option<Impairment>,
+}
+
+impl NetworkArgs {
+    fn via(&self) -> Via {
+        if self.webrtc { Via::WebRtc(self.impair) } else { Via::WebSocket }
+    }
+}
+
 /// Holds the call. Fails when an answer never came.
 pub async fn run(args: TalkArgs) -> anyhow::Result<()> {
     let script = match &args.script {
@@ -80,6 +101,7 @@ pub async fn run(args: TalkArgs) -> anyhow::Result<()> {
                 turn_detection,
             },
             key: args.key.clone(),
+            via: args.network.via(),
         },
         answer_timeout: Duration::from_secs(args.timeout),
         keep_audio: true,

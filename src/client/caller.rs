@@ -1,4 +1,4 @@
-//! One caller on one WebSocket: a pacer that sends 20 ms of sound every 20 ms as long as the call
+//! One caller on one line: a pacer that sends 20 ms of sound every 20 ms as long as the call
 //! lasts, and a reader that notes when each event came.
 
 use std::collections::VecDeque;
@@ -6,28 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::{HeaderValue, Response, header};
-use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
-use super::clip::{Clip, FRAME, RATE, silence_message};
+use super::clip::{Clip, FRAME, RATE};
 use super::error::{ClientError, Result};
-use super::wire::{Event, Wishes, realtime_url};
+use super::line::{CONNECT_TIMEOUT, Ears, Mouth, News, SEND_TIMEOUT, Via, connect};
+use super::wire::{Event, Wishes};
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// How long a handshake, and the session's settings after it, may take. A server that loads a voice for
-/// us needs seconds; one that needs more is stuck.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long the server may refuse to read before we call it gone.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long we wait for the server's goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Events that may wait for the caller: 10 s of the busiest reply (a delta and a transcript piece every
@@ -47,6 +34,8 @@ pub struct CallerOptions {
     pub wishes: Wishes,
     /// An API key or an `ek_` secret.
     pub key: Option<String>,
+    /// How to reach the server.
+    pub via: Via,
 }
 
 /// An event and when it came.
@@ -112,7 +101,7 @@ enum Command {
         clip: Arc<Clip>,
         from: u64,
     },
-    Event(Utf8Bytes),
+    Event(String),
     HangUp,
 }
 
@@ -136,17 +125,16 @@ impl Caller {
     /// [`ClientError::Unreachable`], [`ClientError::Refused`] (503: full), [`ClientError::Rejected`]
     /// when a wish is not granted, [`ClientError::Late`], [`ClientError::Gone`].
     pub async fn connect(server: &str, options: &CallerOptions) -> Result<Self> {
-        let mut socket = handshake(server, options).await?;
-        timeout(CONNECT_TIMEOUT, settle(&mut socket, &options.wishes)).await.map_err(|_| {
+        let (mut mouth, mut ears) = connect(server, options.via, options.key.as_deref()).await?;
+        timeout(CONNECT_TIMEOUT, settle(&mut mouth, &mut ears, &options.wishes)).await.map_err(|_| {
             ClientError::Late { what: "session.updated".into(), seconds: CONNECT_TIMEOUT.as_secs() }
         })??;
-        let (sink, stream) = socket.split();
         let clock = Clock { start: Instant::now() };
         let (commands, todo) = mpsc::channel(COMMANDS_MAX);
         let (arrived, events) = mpsc::channel(EVENTS_MAX);
         let sending = Arc::new(Sending::default());
-        let pacer = tokio::spawn(pace(sink, clock, todo, Arc::clone(&sending)));
-        let reader = tokio::spawn(read(stream, clock, arrived));
+        let pacer = tokio::spawn(pace(mouth, clock, todo, Arc::clone(&sending)));
+        let reader = tokio::spawn(read(ears, clock, arrived));
         Ok(Self { clock, commands, events, sending, queued_until: 0, pacer, reader })
     }
 
@@ -167,7 +155,7 @@ impl Caller {
 
     /// Sends an event of the protocol.
     pub async fn send(&self, event: &Value) -> Result<()> {
-        self.command(Command::Event(event.to_string().into())).await
+        self.command(Command::Event(event.to_string())).await
     }
 
     /// The next event; none when the call is over (see [`Self::farewell`]).
@@ -217,64 +205,23 @@ impl Drop for Caller {
     }
 }
 
-async fn handshake(server: &str, options: &CallerOptions) -> Result<Socket> {
-    let url = realtime_url(server);
-    let unreachable = |why: String| ClientError::Unreachable { url: url.clone(), why };
-    let mut request = url.as_str().into_client_request().map_err(|error| unreachable(error.to_string()))?;
-    if let Some(key) = &options.key {
-        let value = HeaderValue::from_str(&format!("Bearer {key}"))
-            .map_err(|_| ClientError::Rejected("the key holds characters no header may have".into()))?;
-        request.headers_mut().insert(header::AUTHORIZATION, value);
-    }
-    // Without Nagle: a frame every 20 ms must leave every 20 ms.
-    let connecting = connect_async_with_config(request, None, true);
-    match timeout(CONNECT_TIMEOUT, connecting).await {
-        Ok(Ok((socket, _))) => Ok(socket),
-        Ok(Err(WsError::Http(response))) => Err(refusal(&response)),
-        Ok(Err(error)) => Err(unreachable(error.to_string())),
-        Err(_) => Err(ClientError::Late { what: "the handshake".into(), seconds: CONNECT_TIMEOUT.as_secs() }),
-    }
-}
-
-fn refusal(response: &Response<Option<Vec<u8>>>) -> ClientError {
-    let retry_after = response.headers().get(header::RETRY_AFTER);
-    let body = response.body().as_deref().unwrap_or_default();
-    let message = serde_json::from_slice::<Value>(body)
-        .ok()
-        .and_then(|body| body.pointer("/error/message").and_then(Value::as_str).map(str::to_owned))
-        .unwrap_or_else(|| response.status().canonical_reason().unwrap_or("no reason given").to_owned());
-    ClientError::Refused {
-        status: response.status().as_u16(),
-        retry_after_s: retry_after.and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()),
-        message,
-    }
-}
-
 /// Waits for the session, asks for what we wish, waits for the answer.
-async fn settle(socket: &mut Socket, wishes: &Wishes) -> Result<()> {
-    while let Some(message) = socket.next().await {
-        let message = message.map_err(|error| ClientError::Gone(error.to_string()))?;
-        match message {
-            Message::Text(text) => match Event::parse(&text) {
-                Event::SessionCreated => {
-                    let update = Message::text(wishes.session_update().to_string());
-                    socket.send(update).await.map_err(|error| ClientError::Gone(error.to_string()))?;
-                }
-                Event::SessionUpdated => return Ok(()),
-                Event::Error(why) => return Err(ClientError::Rejected(why)),
-                _ => {}
-            },
-            Message::Close(frame) => return Err(ClientError::Gone(close_reason(frame.as_ref()))),
-            _ => {}
+async fn settle(mouth: &mut Mouth, ears: &mut Ears, wishes: &Wishes) -> Result<()> {
+    loop {
+        match ears.next().await {
+            News::Event(Event::SessionCreated) => mouth.event(&wishes.session_update().to_string()).await?,
+            News::Event(Event::SessionUpdated) => return Ok(()),
+            News::Event(Event::Error(why)) => return Err(ClientError::Rejected(why)),
+            News::Event(_) | News::Nothing => {}
+            News::Over(why) => return Err(ClientError::Gone(why)),
         }
     }
-    Err(ClientError::Gone("it closed the connection before the session stood".into()))
 }
 
 /// Sends a frame at the end of every 20 ms of the media clock; after a delay it catches up at once, so
 /// that the schedule never drifts.
 async fn pace(
-    mut sink: SplitSink<Socket, Message>,
+    mut mouth: Mouth,
     clock: Clock,
     mut todo: mpsc::Receiver<Command>,
     sending: Arc<Sending>,
@@ -292,15 +239,13 @@ async fn pace(
                     sending.late.fetch_add(1, Ordering::Relaxed);
                 }
                 sending.late_us_max.fetch_max(late.as_micros() as u64, Ordering::Relaxed);
-                deliver(&mut sink, Message::Text(next_frame(&mut queue, frame))).await?;
+                mouth.frame(next_frame(&mut queue, frame)).await?;
                 frame += 1;
             }
             command = todo.recv() => match command {
                 Some(Command::Play { clip, from }) => queue.push_back(Saying { clip, from, at: 0 }),
-                Some(Command::Event(event)) => deliver(&mut sink, Message::Text(event)).await?,
-                Some(Command::HangUp) | None => {
-                    return deliver(&mut sink, Message::Close(None)).await;
-                }
+                Some(Command::Event(event)) => mouth.event(&event).await?,
+                Some(Command::HangUp) | None => return mouth.hang_up().await,
             },
         }
     }
@@ -315,50 +260,30 @@ struct Saying {
     at: usize,
 }
 
-fn next_frame(queue: &mut VecDeque<Saying>, frame: u64) -> Utf8Bytes {
-    while let Some(saying) = queue.front_mut() {
-        if frame < saying.from {
-            break;
-        }
-        if let Some(message) = saying.clip.messages.get(saying.at) {
-            saying.at += 1;
-            return message.clone();
-        }
+/// What is said in this frame: which clip, and which frame of it.
+fn next_frame(queue: &mut VecDeque<Saying>, frame: u64) -> Option<(&Arc<Clip>, usize)> {
+    while queue.front().is_some_and(|saying| frame >= saying.from && saying.at >= saying.clip.messages.len())
+    {
         queue.pop_front();
     }
-    silence_message()
-}
-
-async fn deliver(sink: &mut SplitSink<Socket, Message>, message: Message) -> Result<()> {
-    match timeout(SEND_TIMEOUT, sink.send(message)).await {
-        Ok(sent) => sent.map_err(|error| ClientError::Gone(error.to_string())),
-        Err(_) => Err(ClientError::Gone(format!("it read nothing for {} s", SEND_TIMEOUT.as_secs()))),
-    }
+    let saying = queue.front_mut().filter(|saying| frame >= saying.from)?;
+    saying.at += 1;
+    Some((&saying.clip, saying.at - 1))
 }
 
 /// Hands on every event with its time of arrival; returns why the connection ended.
-async fn read(mut stream: SplitStream<Socket>, clock: Clock, arrived: mpsc::Sender<Arrival>) -> String {
+async fn read(mut ears: Ears, clock: Clock, arrived: mpsc::Sender<Arrival>) -> String {
     loop {
-        let message = stream.next().await;
+        let news = ears.next().await;
         let at = clock.now();
-        match message {
-            Some(Ok(Message::Text(text))) => {
-                if arrived.send(Arrival { at, event: Event::parse(&text) }).await.is_err() {
+        match news {
+            News::Event(event) => {
+                if arrived.send(Arrival { at, event }).await.is_err() {
                     return "we hung up".into();
                 }
             }
-            Some(Ok(Message::Close(frame))) => return close_reason(frame.as_ref()),
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return error.to_string(),
-            None => return "it closed the connection".into(),
+            News::Nothing => {}
+            News::Over(why) => return why,
         }
-    }
-}
-
-fn close_reason(frame: Option<&tokio_tungstenite::tungstenite::protocol::CloseFrame>) -> String {
-    match frame {
-        Some(frame) if !frame.reason.is_empty() => format!("close {}: {}", frame.code, frame.reason),
-        Some(frame) => format!("close {}", frame.code),
-        None => "it closed the connection".into(),
     }
 }

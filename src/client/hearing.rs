@@ -196,6 +196,12 @@ impl Hearing {
                     self.flush(last, at);
                 }
             }
+            Event::VoiceCut => {
+                // Players of such a voice have no more than a network's jitter of it, and play that.
+                if let Some(last) = self.replies.last_mut() {
+                    last.flushed.get_or_insert(at);
+                }
+            }
             Event::Transcribed(text) => self.heard(text.trim()),
             Event::Turn(metrics) => self.measured(*metrics),
             Event::TranscriptionFailed(why) => self.mistake(format!("recognition failed: {why}")),
@@ -205,6 +211,7 @@ impl Hearing {
             | Event::SessionUpdated
             | Event::SpeechStarted
             | Event::SpeechStopped
+            | Event::VoiceStarted { .. }
             | Event::Other(_) => {}
         }
     }

@@ -64,6 +64,13 @@ pub enum Event {
     },
     /// Throw away what has not been played.
     PlaybackClear,
+    /// The voice of an answer begins, where it comes beside the events.
+    VoiceStarted {
+        /// Which answer.
+        response: String,
+    },
+    /// That voice was cut: what came is still played, and no more comes.
+    VoiceCut,
     /// The server's own measure of a turn.
     Turn(Box<TurnMetrics>),
     /// Something was wrong; the session goes on.
@@ -192,7 +199,9 @@ impl Event {
                 Self::SaidAll { response: owned(response), text: owned(envelope.text) }
             }
             "response.done" => done(envelope.response.unwrap_or_default()),
-            "playback.clear" | "output_audio_buffer.cleared" => Self::PlaybackClear,
+            "playback.clear" => Self::PlaybackClear,
+            "output_audio_buffer.started" => Self::VoiceStarted { response: owned(response) },
+            "output_audio_buffer.cleared" => Self::VoiceCut,
             "metrics.turn" => match serde_json::from_str(text) {
                 Ok(metrics) => Self::Turn(Box::new(metrics)),
                 Err(error) => Self::Malformed(format!("metrics.turn: {error}")),

@@ -1,8 +1,11 @@
 //! One caller's conversation over any transport: the log goes out as events, events come in as control.
 //!
 //! Bounds: what waits to go out is the session's own queue and the transport's; nothing is kept here. A
-//! transport that is lost ends the session, a session that ended closes the transport.
+//! client that hangs up ends the session, a session that ended closes the transport. A transport that is only
+//! lost is waited for: the call keeps what comes out of the session meanwhile ([`OUT_QUEUE`] things at most, or it
+//! ends), and goes on over the transport that its client comes back with.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,11 +13,14 @@ use ractor::ActorRef;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use viva_actors::event::{LogEntry, SessionEvent};
-use viva_actors::ports::{Out, ResponseOptions, SessionMsg, SessionPorts};
+use viva_actors::metrics as m;
+use viva_actors::playout::FRAME_MS;
+use viva_actors::ports::{Line, OUT_QUEUE, Out, ResponseOptions, SessionMsg, SessionPorts};
 use viva_actors::types::SessionId;
 
 use super::intake::Intake;
 use super::mapper::{Mapper, View};
+use super::parking::{Parking, Ticket};
 use super::protocol::session_object::{Offer, SessionObject, TokenLimit};
 use super::protocol::{Envelope, ErrorBody, ServerEvent};
 use super::transport::{Frame, Inbound, Lost, Transport};
@@ -49,6 +55,13 @@ pub struct Call<T> {
     asked: Option<Instant>,
     events: u64,
     ended: Option<String>,
+    expires: Instant,
+    /// Where its client may come back to; none for one that would not know how.
+    parking: Option<Arc<Parking<T>>>,
+    ticket: Option<Ticket<T>>,
+    door: Option<mpsc::Receiver<T>>,
+    /// What came out of the session while nobody was there.
+    kept: VecDeque<Out>,
 }
 
 /// The way to the session. Its drop hangs up, however the call ends.
@@ -63,31 +76,57 @@ impl Drop for Control {
 
 /// Why a call was over.
 enum End {
-    Caller { why: String, error: Option<ErrorBody>, code: u16 },
+    /// The line was lost; its client may come back.
+    Vanished(String),
+    Caller {
+        why: String,
+        error: Option<ErrorBody>,
+        code: u16,
+    },
     Session,
     Expired,
     Lost(Lost),
 }
 
 impl From<Lost> for End {
-    fn from(lost: Lost) -> Self {
-        Self::Lost(lost)
+    fn from(Lost(why): Lost) -> Self {
+        Self::Vanished(why)
     }
 }
 
-/// Serves one caller until either side ends. `extended`: they asked for our own events too.
-pub async fn run<T: Transport>(transport: T, ports: SessionPorts, offer: Arc<Offer>, extended: bool) {
-    let SessionPorts { id, mic, control, out } = ports;
+/// How a call begins.
+pub struct Beginning<T> {
+    /// What the server offers.
+    pub offer: Arc<Offer>,
+    /// They asked for our own events too.
+    pub extended: bool,
+    /// Settings they sent along, already checked.
+    pub object: Option<SessionObject>,
+    /// Where they may come back to.
+    pub parking: Arc<Parking<T>>,
+}
+
+/// A session's first settings, as the wire shows them.
+pub fn first_object(id: &SessionId, offer: &Offer) -> SessionObject {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let object = SessionObject::new(id.0.clone(), &offer, now.as_secs() + offer.session_s_max);
+    SessionObject::new(id.0.clone(), offer, now.as_secs() + offer.session_s_max)
+}
+
+/// Serves one caller until either side ends.
+pub async fn run<T: Transport + 'static>(transport: T, ports: SessionPorts, beginning: Beginning<T>) {
+    let Beginning { offer, extended, object, parking } = beginning;
+    let SessionPorts { id, mic, control, out } = ports;
+    let asked_for = object.is_some();
+    let object = object.unwrap_or_else(|| first_object(&id, &offer));
     let conversation = id.0.replacen("sess_", "conv_", 1);
-    let call = Call {
-        mapper: Mapper::new(conversation, extended, view(&object)),
+    let mut mapper = Mapper::new(conversation, extended, view(&object));
+    mapper.set_audio_apart(transport.carries_audio());
+    let mut call = Call {
+        mapper,
         intake: Intake::new(mic),
         control: Control(control),
         id,
         transport,
-        offer,
         object,
         spoken_yet: false,
         commit_open: false,
@@ -95,7 +134,18 @@ pub async fn run<T: Transport>(transport: T, ports: SessionPorts, offer: Arc<Off
         asked: None,
         events: 0,
         ended: None,
+        expires: Instant::now() + Duration::from_secs(offer.session_s_max),
+        // Only a client of ours knows what to do with a token.
+        parking: Some(parking).filter(|parking| extended && !parking.stay().is_zero()),
+        ticket: None,
+        door: None,
+        kept: VecDeque::new(),
+        offer,
     };
+    if asked_for {
+        call.intake.set_format(call.object.audio.input.format);
+        call.tell(SessionMsg::Configure(Box::new(call.object.settings(&call.offer))));
+    }
     call.run(out).await;
 }
 
@@ -113,22 +163,39 @@ pub(super) fn view(object: &SessionObject) -> View {
     }
 }
 
-impl<T: Transport> Call<T> {
+impl<T: Transport + 'static> Call<T> {
     async fn run(mut self, mut out: mpsc::Receiver<Out>) {
         let transport = self.transport.name();
         tracing::info!(session = %self.id, transport, "call began");
         let began = Instant::now();
-        let end = match self.serve(&mut out).await {
-            Ok(never) => match never {},
-            Err(end) => end,
+        let end = loop {
+            let end = match self.serve(&mut out).await {
+                Ok(never) => match never {},
+                Err(end) => end,
+            };
+            match end {
+                End::Vanished(why) if self.ticket.is_some() => {
+                    if let Err(end) = self.wait(&mut out, why).await {
+                        break end;
+                    }
+                }
+                end => break end,
+            }
         };
         let why = self.finish(end).await;
         tracing::info!(session = %self.id, seconds = began.elapsed().as_secs(), why, "call ended");
     }
 
     async fn serve(&mut self, out: &mut mpsc::Receiver<Out>) -> Result<std::convert::Infallible, End> {
-        self.say(ServerEvent::SessionCreated { session: Box::new(self.object.clone()) }).await?;
-        let expiry = sleep_until(Instant::now() + Duration::from_secs(self.offer.session_s_max));
+        // Whoever comes back is greeted already.
+        if self.events == 0 {
+            self.say(ServerEvent::SessionCreated { session: Box::new(self.object.clone()) }).await?;
+            self.say_way_back().await?;
+        }
+        while let Some(item) = self.kept.pop_front() {
+            self.outbound(item).await?;
+        }
+        let expiry = sleep_until(self.expires);
         tokio::pin!(expiry);
         loop {
             tokio::select! {
@@ -137,9 +204,88 @@ impl<T: Transport> Call<T> {
                     Some(item) => self.outbound(item).await?,
                     None => return Err(End::Session),
                 },
+                transport = coming(self.door.as_mut()) => {
+                    // Their client gave the old line up before we did.
+                    let silent = self.transport.silent();
+                    self.tell(SessionMsg::Line(Line::Lost { unheard_ms: millis(silent) }));
+                    self.take_up(transport, silent).await?;
+                }
                 () = &mut expiry => return Err(End::Expired),
             }
         }
+    }
+
+    /// A fresh token for the client, in place of the one that was spent.
+    async fn say_way_back(&mut self) -> Result<(), Lost> {
+        let Some(parking) = &self.parking else { return Ok(()) };
+        let expires_in_s = parking.stay().as_secs();
+        let (ticket, door) = parking.ticket(Some(self.control.0.clone()));
+        let token = ticket.token.clone();
+        (self.ticket, self.door) = (Some(ticket), Some(door));
+        self.say(ServerEvent::WayBack { token, expires_in_s }).await
+    }
+
+    /// The line is lost: waits for the client to come back with another one.
+    async fn wait(&mut self, out: &mut mpsc::Receiver<Out>, why: String) -> Result<(), End> {
+        let Some(stay) = self.parking.as_ref().map(|parking| parking.stay()) else {
+            return Err(End::Lost(Lost(why)));
+        };
+        let silent = self.transport.silent();
+        // And the frame that is on its way here while the playout is told.
+        let unheard_ms = millis(silent).saturating_add(FRAME_MS as u32);
+        self.tell(SessionMsg::Line(Line::Lost { unheard_ms }));
+        tracing::info!(session = %self.id, why, "the line is lost; the call waits");
+        let lost = Instant::now();
+        self.transport.close(close::NORMAL, &why).await;
+        let until = sleep_until((lost + stay).min(self.expires));
+        tokio::pin!(until);
+        loop {
+            tokio::select! {
+                transport = coming(self.door.as_mut()) => {
+                    metrics::counter!(m::LINES_LOST, "end" => "resumed").increment(1);
+                    self.take_up(transport, silent + lost.elapsed()).await.ok();
+                    return Ok(());
+                }
+                item = out.recv() => match item {
+                    Some(Out::Event(entry)) if self.ends(&entry) => {}
+                    // The playout sends it again.
+                    Some(Out::Audio { .. }) => {}
+                    Some(item) if self.kept.len() < OUT_QUEUE => self.kept.push_back(item),
+                    Some(_) => return Err(End::Lost(Lost("too much happened while nobody was there".into()))),
+                    None => return Err(End::Session),
+                },
+                () = &mut until => {
+                    metrics::counter!(m::LINES_LOST, "end" => "given_up").increment(1);
+                    return Err(End::Lost(Lost(why)));
+                }
+            }
+        }
+    }
+
+    /// Notes the session's last word, which nobody is there to be told.
+    fn ends(&mut self, entry: &LogEntry) -> bool {
+        self.note(entry);
+        matches!(entry.event, SessionEvent::Ended { .. })
+    }
+
+    /// Goes on over the transport the client came back with.
+    async fn take_up(&mut self, transport: T, away: Duration) -> Result<(), Lost> {
+        let mut old = std::mem::replace(&mut self.transport, transport);
+        tokio::spawn(async move { old.close(close::NORMAL, "the call goes on over another line").await });
+        let name = self.transport.name();
+        tracing::info!(session = %self.id, transport = name, away_ms = millis(away), "the call goes on");
+        self.mapper.set_audio_apart(self.transport.carries_audio());
+        self.say(ServerEvent::SessionCreated { session: Box::new(self.object.clone()) }).await?;
+        let (session_id, away_ms) = (self.id.0.clone(), away.as_millis() as u64);
+        self.say(ServerEvent::CameBack { session_id, away_ms }).await?;
+        self.say_way_back().await?;
+        self.line_back();
+        Ok(())
+    }
+
+    fn line_back(&self) {
+        let lead_ms = self.transport.lead_ms(self.offer.spec.lead_ms);
+        self.tell(SessionMsg::Line(Line::Back { lead_ms }));
     }
 
     async fn inbound(&mut self, heard: Inbound) -> Result<(), End> {
@@ -149,6 +295,16 @@ impl<T: Transport> Call<T> {
                 self.intake.push(&samples);
             }
             Inbound::Unreadable(error) => self.say(ServerEvent::Error { error }).await?,
+            Inbound::Away { silent } => {
+                tracing::info!(session = %self.id, silent_ms = millis(silent), "nothing comes from the caller");
+                self.tell(SessionMsg::Line(Line::Lost { unheard_ms: millis(silent) }));
+            }
+            Inbound::Back => {
+                tracing::info!(session = %self.id, "the caller is back");
+                metrics::counter!(m::LINES_LOST, "end" => "back").increment(1);
+                self.line_back();
+            }
+            Inbound::Lost { why } => return Err(End::Vanished(why)),
             Inbound::Gone { why, error, code } => return Err(End::Caller { why, error, code }),
         }
         Ok(())
@@ -183,9 +339,9 @@ impl<T: Transport> Call<T> {
                 let format = self.object.audio.output.format;
                 self.transport.audio(Frame { event_id, ids, format, samples: &frame }).await
             }
-            Out::Flush { epoch } => {
+            Out::Flush { epoch, sent_ms } => {
                 self.transport.flush();
-                for event in self.mapper.flush(epoch) {
+                for event in self.mapper.flush(epoch, sent_ms) {
                     self.say(event).await?;
                 }
                 Ok(())
@@ -256,7 +412,7 @@ impl<T: Transport> Call<T> {
                 let error = ErrorBody::invalid("session_expired", message, None);
                 ("it lasted as long as a session may".into(), Some(error), close::NORMAL)
             }
-            End::Lost(lost) => (lost.0, None, close::NORMAL),
+            End::Lost(Lost(why)) | End::Vanished(why) => (why, None, close::NORMAL),
         };
         self.tell(SessionMsg::Hangup(why.clone()));
         if let Some(error) = error {
@@ -266,6 +422,21 @@ impl<T: Transport> Call<T> {
         self.transport.close(code, &why).await;
         why
     }
+}
+
+/// The next transport a client comes back with.
+async fn coming<T>(door: Option<&mut mpsc::Receiver<T>>) -> T {
+    if let Some(door) = door
+        && let Some(transport) = door.recv().await
+    {
+        return transport;
+    }
+    // Its token is spent and went with whoever spent it: nobody comes this way any more.
+    std::future::pending().await
+}
+
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// Unique within the session, and across sessions by its name.

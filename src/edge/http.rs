@@ -12,22 +12,28 @@ use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, patch, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::RwLock;
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio::time::{sleep, timeout};
+use viva_actors::ports::SessionSpec;
 use viva_actors::root::{OpenError, Viva};
 
-use super::protocol::ErrorBody;
+use super::calls::Calls;
+use super::parking::Parking;
 use super::protocol::session_object::Offer;
+use super::protocol::{ErrorBody, SessionObject};
+use super::transport::{AnyTransport, Transport};
+use super::webrtc::WebRtc;
+use super::webrtc::offer::OFFER_MAX;
 use super::ws::{MESSAGE_MAX, WsTransport};
-use super::{assets, call, origin};
+use super::{assets, call, calls, origin};
 
-/// Bytes a request body may have: nothing served here takes one yet, and 64 KiB is what a stray one may cost.
-const BODY_MAX: usize = 64 * 1024;
+/// Bytes a request body may have: an offer's, with room for the form around it.
+const BODY_MAX: usize = OFFER_MAX;
 
 /// Bytes tungstenite collects before it writes: one paced frame with its event is about 2 KiB.
 const WRITE_BUFFER: usize = 0;
@@ -49,9 +55,18 @@ pub struct App {
     pub metrics: Option<PrometheusHandle>,
     /// When the server began, for `/healthz`.
     pub began: Instant,
+    /// Calls over WebRTC; none where they are not taken.
+    pub webrtc: Option<Arc<WebRtc>>,
+    /// Those that can be addressed.
+    pub webrtc_calls: Arc<Calls>,
+    /// Where calls wait whose line was lost.
+    pub parking: Arc<Parking<AnyTransport>>,
     draining: AtomicBool,
     calls: Arc<RwLock<()>>,
 }
+
+/// How long a call waits for its client, where nobody says otherwise.
+const RESUME_WITHIN: Duration = Duration::from_secs(30);
 
 impl App {
     /// A server's state.
@@ -63,8 +78,32 @@ impl App {
             loopback,
             metrics: None,
             began: Instant::now(),
+            webrtc: None,
+            webrtc_calls: Arc::default(),
+            parking: Parking::new(RESUME_WITHIN),
             draining: AtomicBool::new(false),
             calls: Arc::default(),
+        }
+    }
+}
+
+impl App {
+    /// A place among the calls that a drain waits for; none when no more are taken.
+    pub(super) fn running(&self) -> Option<OwnedRwLockReadGuard<()>> {
+        Arc::clone(&self.calls).try_read_owned().ok()
+    }
+
+    /// How a call begins that was asked for like this.
+    pub(super) fn beginning(
+        &self,
+        query: &RealtimeQuery,
+        object: Option<SessionObject>,
+    ) -> call::Beginning<AnyTransport> {
+        call::Beginning {
+            offer: Arc::clone(&self.offer),
+            extended: query.events.as_deref() == Some("extended"),
+            object,
+            parking: Arc::clone(&self.parking),
         }
     }
 }
@@ -73,6 +112,10 @@ impl App {
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/v1/realtime", get(realtime))
+        .route("/v1/realtime/calls", post(calls::create))
+        .route("/v1/realtime/calls/{id}", patch(calls::restart).delete(calls::hang_up))
+        .route("/v1/realtime/calls/{id}/hangup", post(calls::hang_up))
+        .route("/v1/realtime/ice", get(calls::ice))
         .route("/v1/models", get(models))
         .route("/v1/models/{id}", get(model))
         .route("/healthz", get(healthz))
@@ -122,16 +165,42 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 const LINGER: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default, Deserialize)]
-struct RealtimeQuery {
+pub(super) struct RealtimeQuery {
     #[serde(default)]
     intent: Option<String>,
     #[serde(default)]
-    events: Option<String>,
+    pub(super) events: Option<String>,
     #[serde(default)]
-    model: Option<String>,
+    pub(super) model: Option<String>,
     /// The caller agrees to a recording of both sides.
     #[serde(default)]
     record: bool,
+    /// The caller comes back to a call.
+    #[serde(default)]
+    pub(super) resume: Option<String>,
+}
+
+impl RealtimeQuery {
+    /// The session that is asked for, or what cannot be had.
+    pub(super) fn spec(&self, app: &App) -> Result<SessionSpec, Box<Response<Body>>> {
+        let unsupported = |message, param| {
+            let body = ErrorBody::invalid("unsupported", message, Some(param));
+            Err(Box::new(error(StatusCode::BAD_REQUEST, body, None)))
+        };
+        if self.intent.as_deref().is_some_and(|intent| intent != "conversation") {
+            return unsupported("This server has conversations only; leave 'intent' out.", "intent");
+        }
+        let mut spec = app.offer.spec.clone();
+        if self.record {
+            if spec.recordings.is_none() {
+                let message =
+                    "This server keeps no recordings; 'recordings.dir' in the configuration names a folder.";
+                return unsupported(message, "record");
+            }
+            spec.consent.recording = true;
+        }
+        Ok(spec)
+    }
 }
 
 /// The realtime endpoint. Whether there is room is known before the handshake, so that who is refused gets
@@ -141,29 +210,22 @@ async fn realtime(
     Query(query): Query<RealtimeQuery>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response<Body> {
-    if query.intent.as_deref().is_some_and(|intent| intent != "conversation") {
-        let message = "This server has conversations only; leave 'intent' out.";
-        return error(
-            StatusCode::BAD_REQUEST,
-            ErrorBody::invalid("unsupported", message, Some("intent")),
-            None,
-        );
-    }
+    let spec = match query.spec(&app) {
+        Ok(spec) => spec,
+        Err(refusal) => return *refusal,
+    };
     let upgrade = match upgrade {
-        Ok(upgrade) => upgrade,
+        Ok(upgrade) => upgrade
+            .protocols(["realtime"])
+            .max_message_size(MESSAGE_MAX)
+            .max_frame_size(MESSAGE_MAX)
+            .write_buffer_size(WRITE_BUFFER),
         Err(rejection) => return not_a_websocket(&app, &rejection),
     };
-    let mut spec = app.offer.spec.clone();
-    if query.record {
-        if spec.recordings.is_none() {
-            let message =
-                "This server keeps no recordings; 'recordings.dir' in the configuration names a folder.";
-            let body = ErrorBody::invalid("unsupported", message, Some("record"));
-            return error(StatusCode::BAD_REQUEST, body, None);
-        }
-        spec.consent.recording = true;
+    if let Some(token) = query.resume {
+        return resume(app, token, upgrade);
     }
-    let Ok(running) = Arc::clone(&app.calls).try_read_owned() else {
+    let Some(running) = app.running() else {
         return unavailable("the server is about to end", RETRY_SOON_S);
     };
     let ports = match app.viva.open(spec).await {
@@ -171,18 +233,31 @@ async fn realtime(
         Err(refusal) => return refused(&refusal),
     };
     tracing::debug!(session = %ports.id, model = query.model, "handshake");
-    let extended = query.events.as_deref() == Some("extended");
-    let offer = Arc::clone(&app.offer);
+    let beginning = app.beginning(&query, None);
     // If the handshake fails, the ports are dropped here and with them the session's queue, which ends it.
-    upgrade
-        .protocols(["realtime"])
-        .max_message_size(MESSAGE_MAX)
-        .max_frame_size(MESSAGE_MAX)
-        .write_buffer_size(WRITE_BUFFER)
-        .on_upgrade(move |socket| async move {
-            call::run(WsTransport::new(socket), ports, offer, extended).await;
-            drop(running);
-        })
+    upgrade.on_upgrade(move |socket| async move {
+        call::run(AnyTransport::Ws(Box::new(WsTransport::new(socket))), ports, beginning).await;
+        drop(running);
+    })
+}
+
+/// A fresh WebSocket for a call that waits for a line. The token is spent when the socket stands.
+fn resume(app: Arc<App>, token: String, upgrade: WebSocketUpgrade) -> Response<Body> {
+    if !app.parking.knows(&token) {
+        return resume_expired();
+    }
+    upgrade.on_upgrade(move |socket| async move {
+        let transport = AnyTransport::Ws(Box::new(WsTransport::new(socket)));
+        if let Err(mut transport) = calls::hand_over(&app, &token, transport).await {
+            transport.close(call::close::NORMAL, "the token was spent meanwhile").await;
+        }
+    })
+}
+
+/// A token that opens nothing (any more).
+pub(super) fn resume_expired() -> Response<Body> {
+    let message = "There is no call to come back to with this token: it was used, or the call is over.";
+    error(StatusCode::NOT_FOUND, ErrorBody::invalid("resume_expired", message, Some("resume")), None)
 }
 
 /// A page asks the same address by plain HTTP to learn why its handshake was refused: browsers hide it.
@@ -200,11 +275,16 @@ fn not_a_websocket(app: &App, rejection: &WebSocketUpgradeRejection) -> Response
     response
 }
 
-fn refused(refusal: &OpenError) -> Response<Body> {
+pub(super) fn refused(refusal: &OpenError) -> Response<Body> {
     match refusal {
         OpenError::Full { retry_after_s } => {
             let message = "All seats are taken; try again later.";
             let body = ErrorBody::server("server_full", message);
+            error(StatusCode::SERVICE_UNAVAILABLE, body, Some(u64::from(*retry_after_s)))
+        }
+        OpenError::Busy { retry_after_s } => {
+            let message = "The server is too busy to take another call now; try again later.";
+            let body = ErrorBody::server("server_busy", message);
             error(StatusCode::SERVICE_UNAVAILABLE, body, Some(u64::from(*retry_after_s)))
         }
         OpenError::Draining => unavailable("the server is about to end", RETRY_SOON_S),
@@ -218,7 +298,7 @@ fn refused(refusal: &OpenError) -> Response<Body> {
     }
 }
 
-fn unavailable(why: &str, retry_after_s: u64) -> Response<Body> {
+pub(super) fn unavailable(why: &str, retry_after_s: u64) -> Response<Body> {
     let body = ErrorBody::server("not_ready", format!("Not ready: {why}."));
     error(StatusCode::SERVICE_UNAVAILABLE, body, Some(retry_after_s))
 }
@@ -296,14 +376,14 @@ async fn fallback(method: axum::http::Method, uri: Uri) -> Response<Body> {
     not_found(uri.path())
 }
 
-fn not_found(path: &str) -> Response<Body> {
+pub(super) fn not_found(path: &str) -> Response<Body> {
     let path: String = path.chars().take(80).collect();
     let message = format!("There is nothing at '{path}'.");
     error(StatusCode::NOT_FOUND, ErrorBody::invalid("not_found", message, None), None)
 }
 
 async fn method_not_allowed() -> Response<Body> {
-    let body = ErrorBody::invalid("method_not_allowed", "This address is read with GET.", None);
+    let body = ErrorBody::invalid("method_not_allowed", "This address does not know that method.", None);
     error(StatusCode::METHOD_NOT_ALLOWED, body, None)
 }
 
@@ -317,7 +397,7 @@ async fn check_origin(State(app): State<Arc<App>>, request: Request, next: Next)
 }
 
 /// An error in the OpenAI shape.
-fn error(status: StatusCode, body: ErrorBody, retry_after_s: Option<u64>) -> Response<Body> {
+pub(super) fn error(status: StatusCode, body: ErrorBody, retry_after_s: Option<u64>) -> Response<Body> {
     let mut response = (status, axum::Json(json!({ "error": body }))).into_response();
     if let Some(seconds) = retry_after_s {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

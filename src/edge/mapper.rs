@@ -46,6 +46,8 @@ pub struct Own {
 pub struct Mapper {
     conversation_id: String,
     extended: bool,
+    /// Our voice travels beside the events: they say where it begins and ends.
+    apart: bool,
     view: View,
     own: Option<Own>,
     interruptible: bool,
@@ -64,6 +66,8 @@ struct Reply {
     spoken: bool,
     metadata: Option<serde_json::Value>,
     part_open: bool,
+    /// It is being heard, over a transport that carries audio apart.
+    heard: bool,
 }
 
 #[derive(Clone)]
@@ -86,6 +90,7 @@ impl Mapper {
         Self {
             conversation_id,
             extended,
+            apart: false,
             view,
             own: None,
             interruptible: true,
@@ -100,6 +105,15 @@ impl Mapper {
     /// The settings changed.
     pub fn set_view(&mut self, view: View) {
         self.view = view;
+    }
+
+    /// Our voice travels beside the events from now on, or in them.
+    pub fn set_audio_apart(&mut self, apart: bool) {
+        self.apart = apart;
+        if let Some(reply) = &mut self.reply {
+            // Told again over the transport that carries it now.
+            reply.heard = false;
+        }
     }
 
     /// The next response was asked for with settings of its own.
@@ -133,17 +147,28 @@ impl Mapper {
         let reply = self.reply.as_mut().filter(|r| r.names.epoch == epoch)?;
         let mut out = Vec::new();
         reply.open_part(&mut out);
+        if self.apart && !std::mem::replace(&mut reply.heard, true) {
+            out.push(ServerEvent::AudioBufferStarted { response_id: reply.names.response.clone() });
+        }
         Some((out, &reply.ids))
     }
 
-    /// What was sent of this reply and not played yet is void.
-    pub fn flush(&self, epoch: Epoch) -> Vec<ServerEvent> {
+    /// What was sent of this reply and not played yet is void; so much was sent.
+    pub fn flush(&mut self, epoch: Epoch, sent_ms: u64) -> Vec<ServerEvent> {
         let current = self.reply.as_ref().map(|r| &r.names);
-        let names = current.into_iter().chain(&self.last_reply).find(|n| n.epoch == epoch);
-        match names {
-            Some(names) if self.extended => vec![ServerEvent::PlaybackClear { item_id: names.item.clone() }],
-            _ => Vec::new(),
+        let names = current.into_iter().chain(&self.last_reply).find(|n| n.epoch == epoch).cloned();
+        let Some(names) = names else { return Vec::new() };
+        if !self.apart {
+            let clear = ServerEvent::PlaybackClear { item_id: names.item };
+            return if self.extended { vec![clear] } else { Vec::new() };
         }
+        let heard =
+            self.reply.as_mut().is_some_and(|r| r.names.epoch == epoch && std::mem::take(&mut r.heard));
+        if !heard {
+            return Vec::new();
+        }
+        let audio_end_ms = self.extended.then_some(sent_ms);
+        vec![ServerEvent::AudioBufferCleared { response_id: names.response, audio_end_ms }]
     }
 
     fn fold(&mut self, entry: &LogEntry, out: &mut Vec<ServerEvent>) {
@@ -207,6 +232,7 @@ impl Mapper {
             SessionEvent::Decided { .. }
             | SessionEvent::ReplyAudible { .. }
             | SessionEvent::Held { .. }
+            | SessionEvent::Line { .. }
             | SessionEvent::Ended { .. } => {}
         }
     }
@@ -289,6 +315,7 @@ impl Mapper {
             spoken: own.spoken.unwrap_or(self.view.spoken),
             metadata: own.metadata,
             part_open: false,
+            heard: false,
         };
         let response = self.response(&reply, "in_progress", None, Vec::new(), None);
         out.push(ServerEvent::ResponseCreated { response: Box::new(response) });
@@ -339,6 +366,9 @@ impl Mapper {
         let (status, details) = status_of(outcome);
         let response = self.response(&reply, status, Some(details), vec![item], Some(usage));
         out.push(ServerEvent::ResponseDone { response: Box::new(response) });
+        if reply.heard {
+            out.push(ServerEvent::AudioBufferStopped { response_id: reply.names.response.clone() });
+        }
         // We set no limits on requests or tokens; clients only wait for the event.
         out.push(ServerEvent::RateLimits { rate_limits: [] });
     }

@@ -14,7 +14,7 @@ use super::mapper::Own;
 use super::protocol::client_events::{ResponseParams, Truncate};
 use super::protocol::session_object::{checked_instructions, checked_modality, checked_tool_choice};
 use super::protocol::{
-    ClientEvent, ErrorBody, ItemObject, Parsed, ServerEvent, SessionPatch, WireItem, parse,
+    ClientEvent, ErrorBody, ItemObject, Parsed, ServerEvent, SessionObject, SessionPatch, WireItem, parse,
 };
 use super::transport::{Lost, Transport};
 
@@ -30,7 +30,7 @@ const ITEM_ID_MAX: usize = 64;
 /// What answers a request: events in order.
 type Answer = Result<Vec<ServerEvent>, ErrorBody>;
 
-impl<T: Transport> Call<T> {
+impl<T: Transport + 'static> Call<T> {
     /// Reads one message of the client's and does what it asks.
     pub(super) async fn request(&mut self, text: &str) -> Result<(), Lost> {
         let Parsed { event_id, event } = parse(text);
@@ -52,6 +52,11 @@ impl<T: Transport> Call<T> {
     async fn answer(&mut self, event: ClientEvent<'_>) -> Answer {
         match event {
             ClientEvent::SessionUpdate(patch) => self.update(*patch),
+            ClientEvent::Append(_) if self.transport.carries_audio() => Err(ErrorBody::invalid(
+                "unsupported",
+                "Audio comes on the call's track here; 'input_audio_buffer.append' is for WebSockets.",
+                Some("type"),
+            )),
             ClientEvent::Append(audio) => {
                 if self.intake.append(&audio)? {
                     return Err(ErrorBody::invalid(
@@ -72,6 +77,14 @@ impl<T: Transport> Call<T> {
                 self.intake.clear();
                 self.tell(SessionMsg::ClearAudio);
                 Ok(vec![ServerEvent::Cleared {}])
+            }
+            ClientEvent::OutputClear if self.transport.carries_audio() => {
+                // The playout says where it stopped; with nothing to stop there is nothing to say.
+                if self.replying() {
+                    self.reply_unasked();
+                    self.tell(SessionMsg::Cancel);
+                }
+                Ok(Vec::new())
             }
             ClientEvent::OutputClear => Err(ErrorBody::invalid(
                 "unsupported",
@@ -97,12 +110,31 @@ impl<T: Transport> Call<T> {
 
     fn update(&mut self, patch: SessionPatch) -> Answer {
         let object = self.object.patched(patch, &self.offer, self.spoken_yet)?;
+        self.fits(&object)?;
         self.intake.set_format(object.audio.input.format);
         self.mapper.set_view(view(&object));
         let settings = object.settings(&self.offer);
         self.tell(SessionMsg::Configure(Box::new(settings)));
         self.object = object;
         Ok(vec![ServerEvent::SessionUpdated { session: Box::new(self.object.clone()) }])
+    }
+
+    /// Settings that could not be repeated to the client are not taken: over a data channel a message has a
+    /// limit, and instructions or tools can be longer.
+    fn fits(&self, object: &SessionObject) -> Result<(), ErrorBody> {
+        /// What an event has around its session.
+        const AROUND: usize = 256;
+        let max = self.transport.event_max();
+        let bytes = serde_json::to_string(object).map_or(0, |text| text.len() + AROUND);
+        if bytes <= max {
+            return Ok(());
+        }
+        let param =
+            if object.instructions.len() * 2 > bytes { "session.instructions" } else { "session.tools" };
+        let message = format!(
+            "Invalid '{param}': the session's settings would have {bytes} bytes, and a message on the data channel has {max}."
+        );
+        Err(ErrorBody::invalid("string_above_max_length", message, Some(param)))
     }
 
     async fn create_item(&mut self, item: WireItem, previous: Option<String>) -> Answer {

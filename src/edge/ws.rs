@@ -136,13 +136,17 @@ impl Transport for WsTransport {
         "websocket"
     }
 
+    fn silent(&self) -> Duration {
+        self.last_frame.elapsed()
+    }
+
     async fn receive(&mut self) -> Inbound {
         loop {
             let left = SILENT_MAX.saturating_sub(self.last_frame.elapsed());
             let frame = tokio::select! {
                 frame = self.frames.next() => frame,
-                () = self.queue.closed() => return gone(self.why_broke()),
-                () = sleep(left) => return gone("nothing came from the client, not even a pong"),
+                () = self.queue.closed() => return lost(self.why_broke()),
+                () = sleep(left) => return lost("nothing came from the client, not even a pong"),
             };
             self.last_frame = Instant::now();
             match frame {
@@ -159,7 +163,7 @@ impl Transport for WsTransport {
                     self.readable = false;
                     return broken(&error.to_string());
                 }
-                None => return gone("the client vanished"),
+                None => return lost("the client vanished"),
             }
         }
     }
@@ -222,8 +226,15 @@ fn gone(why: &str) -> Inbound {
     Inbound::Gone { why: why.to_owned(), error: None, code: close::NORMAL }
 }
 
+fn lost(why: &str) -> Inbound {
+    Inbound::Lost { why: why.to_owned() }
+}
+
 fn broken(error: &str) -> Inbound {
     // axum hides the kind of the error and keeps its text, which the library has kept stable.
+    if error.contains("reset") || error.starts_with("IO error") {
+        return lost(error);
+    }
     let (code, name, message) = if error.contains("too long") || error.contains("too big") {
         let message = format!("A message may have {MESSAGE_MAX} bytes; send audio in smaller appends.");
         (close::TOO_BIG, "message_too_large", message)

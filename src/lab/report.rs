@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::run::{LoadPlan, LoadRun};
 use super::score::{Percentiles, Score};
+use crate::client::Via;
 
 /// The whole report, as it is written to `--json`.
 #[derive(Debug, Serialize)]
@@ -28,7 +29,7 @@ pub struct PlanReport<'a> {
     pub engines: &'a str,
     /// Weights' profile, when the server is ours.
     pub profile: &'a str,
-    /// `ws`.
+    /// `ws` or `webrtc`.
     pub transport: &'a str,
     /// Callers.
     pub callers: usize,
@@ -59,7 +60,10 @@ impl<'a> LoadReport<'a> {
             server: &plan.server,
             engines,
             profile,
-            transport: "ws",
+            transport: match plan.call.caller.via {
+                Via::WebSocket => "ws",
+                Via::WebRtc(_) => "webrtc",
+            },
             callers: plan.callers,
             seconds: plan.seconds,
             ramp_up_s: plan.ramp_up_s,

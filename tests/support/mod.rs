@@ -4,8 +4,10 @@
 
 pub mod child;
 pub mod churn;
+pub mod rtc;
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +24,12 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use viva::config::WebRtcSection;
 use viva::edge::http::{App, serve};
+use viva::edge::parking::Parking;
 use viva::edge::protocol::session_object::Offer;
+use viva::edge::webrtc::WebRtc;
+use viva::edge::webrtc::impair::Impairment;
 use viva_actors::gpu::Engines;
 use viva_actors::ports::SessionSpec;
 use viva_actors::root::{Limits, Viva};
@@ -37,6 +43,7 @@ pub const REPLY: &str = "Thank you for that. What did you learn from it?";
 pub struct Server {
     pub address: SocketAddr,
     pub viva: Viva,
+    pub app: Arc<App>,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<std::io::Result<()>>,
 }
@@ -51,24 +58,46 @@ impl Server {
     }
 
     pub async fn with(engines: Engines, sessions: usize, spec: SessionSpec) -> Self {
+        Self::with_lines(engines, sessions, spec, WebRtcSection::default(), None).await
+    }
+
+    /// With this WebRTC edge, over a network that may be bad.
+    pub async fn with_lines(
+        engines: Engines,
+        sessions: usize,
+        spec: SessionSpec,
+        webrtc: WebRtcSection,
+        network: Option<Impairment>,
+    ) -> Self {
         let viva = Viva::start(engines, Limits { sessions }).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // On the family that the lines are on.
+        let ip = webrtc.listen.first().map_or([127, 0, 0, 1].into(), SocketAddr::ip);
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let offer = Offer { model: "viva".into(), voices: vec!["hum".into()], spec, session_s_max: 600 };
         let mut app = App::new(viva.clone(), offer, vec!["https://friend.example".into()], true);
         app.metrics = Some(metrics());
+        app.webrtc = match webrtc.enabled {
+            true => {
+                let edge = WebRtc::start(&webrtc, address, Arc::clone(viva.lateness()), network);
+                Some(Arc::new(edge.unwrap()))
+            }
+            false => None,
+        };
+        app.parking = Parking::new(Duration::from_secs(webrtc.resume_s));
+        let app = Arc::new(app);
         let (stop, stopped) = oneshot::channel();
         let stopped = async move {
             stopped.await.ok();
         };
-        let serving = tokio::spawn(serve(listener, Arc::new(app), stopped, Duration::from_secs(1)));
+        let serving = tokio::spawn(serve(listener, Arc::clone(&app), stopped, Duration::from_secs(1)));
         let ready = async {
             while !viva.readiness().ready {
                 sleep(Duration::from_millis(10)).await;
             }
         };
         timeout(WITHIN, ready).await.expect("the fake engines come up");
-        Self { address, viva, stop: Some(stop), serving }
+        Self { address, viva, app, stop: Some(stop), serving }
     }
 
     pub fn url(&self) -> String {
@@ -255,4 +284,30 @@ pub fn append(samples: &[i16]) -> Value {
 /// What the fake recogniser takes for speech, a word in every 300 ms.
 pub fn speech(ms: usize) -> Vec<i16> {
     viva_actors::testkit::tone(220.0, ms * 24, 24_000).iter().map(|s| (s * 32_767.0) as i16).collect()
+}
+
+/// The Python that `make test` prepares: in `VIVA_VENV`, else in the user's cache folder.
+pub fn python() -> PathBuf {
+    let cache = || {
+        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        base.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
+    };
+    let venv =
+        std::env::var_os("VIVA_VENV").map(PathBuf::from).or_else(|| cache().map(|c| c.join("viva/venv")));
+    let python = venv.unwrap_or_default().join("bin/python");
+    assert!(python.is_file(), "there is no Python for the tests at {python:?}; run: make setup-test");
+    python
+}
+
+/// Samples at 24 kHz as a file.
+pub fn write_wav(path: &Path, samples: &[i16]) {
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: 24_000,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let mut wav = hound::WavWriter::create(path, spec).unwrap();
+    samples.iter().for_each(|sample| wav.write_sample(*sample).unwrap());
+    wav.finalize().unwrap();
 }

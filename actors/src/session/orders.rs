@@ -4,7 +4,8 @@ use viva_models::Role;
 
 use crate::event::SessionEvent;
 use crate::ledger::Certainty;
-use crate::ports::{SessionMsg, SessionSettings, TruncateError};
+use crate::playout::Command;
+use crate::ports::{Line, SessionMsg, SessionSettings, TruncateError};
 use crate::turn::Input;
 use crate::{asr, enhancer, vad};
 
@@ -41,6 +42,13 @@ impl State {
             }
             SessionMsg::Log(reply) => {
                 reply.send(self.log.clone()).ok();
+            }
+            SessionMsg::Line(line) => {
+                self.playout(match line {
+                    Line::Lost { unheard_ms } => Command::Away { unheard_ms },
+                    Line::Back { lead_ms } => Command::Here { lead_ms },
+                });
+                self.log(SessionEvent::Line { line });
             }
             SessionMsg::Hangup(reason) => self.closing = Some(reason),
             #[cfg(any(test, feature = "testkit"))]

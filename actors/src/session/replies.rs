@@ -400,8 +400,8 @@ impl State {
                 self.end_reply(reply, heard, played_ms, outcome);
                 self.tell(Input::PlayoutDrained { epoch });
             }
-            PlayoutReport::WasCut { epoch, played_ms, sent_ms } => {
-                self.ledger.played(epoch, played_ms, sent_ms, Certainty::Estimated);
+            PlayoutReport::WasCut { epoch, played_ms, sent_ms, certainty } => {
+                self.ledger.played(epoch, played_ms, sent_ms, certainty);
                 let Some(reply) = self.cutting.take_if(|r| r.epoch == epoch) else { return };
                 let heard = self.ledger.get(epoch).map(|s| s.text_until(played_ms)).unwrap_or_default();
                 let why = reply.cut.unwrap_or(CutReason::Client);

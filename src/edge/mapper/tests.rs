@@ -262,10 +262,10 @@ fn our_own_events_reach_only_those_who_asked() {
     assert_eq!(names(&events), ["viva.state", "viva.stage_restarted", "metrics.turn"]);
     let ServerEvent::TurnMetrics(body) = &events[2] else { panic!() };
     assert_eq!(body.response_id.as_deref(), Some("resp_1"));
-    assert_eq!(names(&ours.flush(EPOCH)), ["playback.clear"]);
+    assert_eq!(names(&ours.flush(EPOCH, 40)), ["playback.clear"]);
     run(&mut ours, vec![over(Outcome::Cut(CutReason::BargeIn), "")]);
-    assert_eq!(names(&ours.flush(EPOCH)), ["playback.clear"], "after its end too");
-    assert_eq!(mapper(false).flush(EPOCH), []);
+    assert_eq!(names(&ours.flush(EPOCH, 40)), ["playback.clear"], "after its end too");
+    assert_eq!(mapper(false).flush(EPOCH, 40), []);
 }
 
 #[test]
@@ -277,4 +277,33 @@ fn trouble_is_an_error_in_the_protocols_shape() {
     assert_eq!(json["type"], "error");
     assert_eq!(json["error"]["type"], "server_error");
     assert_eq!(json["error"]["code"], "asr_unavailable");
+}
+
+#[test]
+fn where_our_voice_travels_apart_the_events_say_when_it_begins_and_ends() {
+    let mut m = mapper(true);
+    m.set_audio_apart(true);
+    run(&mut m, vec![opened(), reply()]);
+    let (before, _) = m.audio(EPOCH).unwrap();
+    assert_eq!(names(&before), ["response.content_part.added", "output_audio_buffer.started"]);
+    assert_eq!(names(&m.audio(EPOCH).unwrap().0), [] as [&str; 0]);
+    let done = names(&run(&mut m, vec![over(Outcome::Completed, "Hi")]));
+    assert_eq!(
+        done[done.len() - 3..],
+        ["response.done", "output_audio_buffer.stopped", "rate_limits.updated"]
+    );
+}
+
+#[test]
+fn a_voice_that_is_cut_says_where_and_does_not_stop_again() {
+    for (extended, end) in [(true, Some(340)), (false, None)] {
+        let mut m = mapper(extended);
+        m.set_audio_apart(true);
+        run(&mut m, vec![opened(), reply()]);
+        m.audio(EPOCH).unwrap();
+        let cleared = ServerEvent::AudioBufferCleared { response_id: "resp_1".into(), audio_end_ms: end };
+        assert_eq!(m.flush(EPOCH, 340), [cleared]);
+        let done = names(&run(&mut m, vec![over(Outcome::Cut(CutReason::BargeIn), "")]));
+        assert!(!done.iter().any(|name| name.starts_with("output_audio_buffer")), "{done:?}");
+    }
 }

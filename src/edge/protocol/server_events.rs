@@ -29,8 +29,8 @@ pub struct Ids {
     pub content_index: u32,
 }
 
-/// Everything the server may say. Names are the GA protocol's; what stands after `rate_limits.updated` is
-/// ours and goes only to a client that asked for it.
+/// Everything the server may say. Names are the GA protocol's; what stands after
+/// `output_audio_buffer.cleared` is ours and goes only to a client that asked for it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type")]
 #[allow(missing_docs)] // The fields are the protocol's; its own documentation describes them.
@@ -122,6 +122,23 @@ pub enum ServerEvent {
     ResponseDone { response: Box<ResponseObject> },
     #[serde(rename = "rate_limits.updated")]
     RateLimits { rate_limits: [(); 0] },
+    #[serde(rename = "output_audio_buffer.started")]
+    AudioBufferStarted { response_id: String },
+    #[serde(rename = "output_audio_buffer.stopped")]
+    AudioBufferStopped { response_id: String },
+    #[serde(rename = "output_audio_buffer.cleared")]
+    AudioBufferCleared {
+        response_id: String,
+        /// Ours: how much of it was sent, and so heard.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        audio_end_ms: Option<u64>,
+    },
+    /// Ours: a client whose line is lost comes back with this, once.
+    #[serde(rename = "viva.resume")]
+    WayBack { token: String, expires_in_s: u64 },
+    /// Ours: it came back, after so long.
+    #[serde(rename = "viva.resumed")]
+    CameBack { session_id: String, away_ms: u64 },
     /// Ours: who has the floor.
     #[serde(rename = "viva.state")]
     State { state: String },
@@ -144,6 +161,8 @@ impl ServerEvent {
             Self::State { .. }
                 | Self::StageRestarted { .. }
                 | Self::PlaybackClear { .. }
+                | Self::WayBack { .. }
+                | Self::CameBack { .. }
                 | Self::TurnMetrics(_)
         )
     }

@@ -217,7 +217,7 @@ fn yes() -> bool {
 }
 
 /// What a client wants changed. A field left out stays; `null`, where the protocol knows it, turns off.
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[allow(missing_docs)]
 pub struct SessionPatch {
     #[serde(rename = "type")]
@@ -237,7 +237,7 @@ pub struct SessionPatch {
 }
 
 /// Both directions.
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)]
 pub struct AudioPatch {
@@ -246,7 +246,7 @@ pub struct AudioPatch {
 }
 
 /// How the caller is heard.
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)]
 pub struct InputPatch {
@@ -260,7 +260,7 @@ pub struct InputPatch {
 }
 
 /// How we sound.
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)]
 pub struct OutputPatch {

@@ -1,0 +1,322 @@
+//! Calls over WebRTC, as HTTP sees them: set up by an offer, restarted by another, hung up.
+//!
+//! A call's address names it by 128 random bits, and whoever knows it may restart or end it. It lasts as long as
+//! its line does, also while the call waits for a lost one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, Multipart, Path, Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use ractor::ActorRef;
+use serde_json::json;
+use tokio::sync::mpsc;
+use viva_actors::ports::{SessionMsg, SessionPorts};
+use viva_actors::types::SessionId;
+
+use super::call;
+use super::http::{App, RealtimeQuery, error, not_found, refused, resume_expired, unavailable};
+use super::protocol::session_object::SessionPatch;
+use super::protocol::{ErrorBody, SessionObject};
+use super::transport::{AnyTransport, Transport};
+use super::webrtc::offer::{OFFER_MAX, Offer};
+use super::webrtc::peer::Peer;
+use super::webrtc::transport::{LEAD_MS, WebRtcTransport};
+use super::webrtc::{WebRtc, refused as refused_offer};
+
+/// Seconds after which a client may try again where calls are not taken for a moment.
+const RETRY_SOON_S: u64 = 5;
+
+/// The calls that can be addressed.
+#[derive(Default)]
+pub struct Calls(Mutex<HashMap<String, Entry>>);
+
+struct Entry {
+    session: ActorRef<SessionMsg>,
+    peer: Weak<Peer>,
+    etag: String,
+}
+
+/// A call's place among them, until its line is given up.
+pub struct Registered {
+    calls: Arc<Calls>,
+    id: String,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.calls.lock().remove(&self.id);
+    }
+}
+
+impl Calls {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls known now.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn peer(&self, id: &str) -> Option<(Arc<Peer>, String)> {
+        let calls = self.lock();
+        let entry = calls.get(id)?;
+        let peer = entry.peer.upgrade().filter(|peer| !peer.closed())?;
+        Some((peer, entry.etag.clone()))
+    }
+}
+
+fn new_etag() -> String {
+    format!("\"{:016x}\"", rand::random::<u64>())
+}
+
+/// What a client asks for.
+struct Asked {
+    offer: Offer,
+    session: Option<SessionPatch>,
+}
+
+/// `POST /v1/realtime/calls`: a new call, or one that goes on (`?resume=TOKEN`).
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    Query(query): Query<RealtimeQuery>,
+    request: Request,
+) -> Response<Body> {
+    let Some(webrtc) = app.webrtc.clone() else {
+        let message = "This server takes no calls over WebRTC; use a WebSocket at /v1/realtime.";
+        return error(StatusCode::NOT_FOUND, ErrorBody::invalid("not_found", message, None), None);
+    };
+    let asked = match read(&app, request).await {
+        Ok(asked) => asked,
+        Err(refusal) => return *refusal,
+    };
+    match &query.resume {
+        Some(token) => resume(&app, &webrtc, &asked.offer, token).await,
+        None => begin(&app, &webrtc, asked, &query).await,
+    }
+}
+
+/// Reads the offer, alone or with settings beside it.
+async fn read(app: &App, request: Request) -> Result<Asked, Box<Response<Body>>> {
+    let bad = |body| Box::new(error(StatusCode::BAD_REQUEST, body, None));
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match kind.as_str() {
+        "application/sdp" => {
+            let offer = Offer::check(&whole(request).await?).map_err(bad)?;
+            Ok(Asked { offer, session: None })
+        }
+        "multipart/form-data" => {
+            let (sdp, session) = parts(request).await?;
+            let offer = Offer::check(&sdp).map_err(bad)?;
+            let session = session.map(|json| checked_session(app, &json)).transpose().map_err(bad)?;
+            Ok(Asked { offer, session })
+        }
+        _ => {
+            let message = "The body is 'application/sdp', or 'multipart/form-data' with 'sdp' and 'session'.";
+            let body = ErrorBody::invalid("unsupported_content_type", message, None);
+            Err(Box::new(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, body, None)))
+        }
+    }
+}
+
+fn too_large() -> Box<Response<Body>> {
+    let body =
+        ErrorBody::invalid("offer_too_large", format!("The body has more than {OFFER_MAX} bytes."), None);
+    Box::new(error(StatusCode::PAYLOAD_TOO_LARGE, body, None))
+}
+
+async fn whole(request: Request) -> Result<Bytes, Box<Response<Body>>> {
+    Bytes::from_request(request, &()).await.map_err(|rejection| match rejection {
+        BytesRejection::FailedToBufferBody(ref failed)
+            if failed.status() == StatusCode::PAYLOAD_TOO_LARGE =>
+        {
+            too_large()
+        }
+        other => {
+            let body = ErrorBody::invalid("invalid_body", format!("The body cannot be read: {other}."), None);
+            Box::new(error(StatusCode::BAD_REQUEST, body, None))
+        }
+    })
+}
+
+/// The parts `sdp` and `session` of a form.
+async fn parts(request: Request) -> Result<(Bytes, Option<Bytes>), Box<Response<Body>>> {
+    let bad = |what: String, status| match status {
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+        _ => {
+            let body = ErrorBody::invalid("invalid_body", format!("The form cannot be read: {what}."), None);
+            Box::new(error(StatusCode::BAD_REQUEST, body, None))
+        }
+    };
+    let mut form = Multipart::from_request(request, &())
+        .await
+        .map_err(|e| bad(e.body_text(), StatusCode::BAD_REQUEST))?;
+    let (mut sdp, mut session) = (None, None);
+    while let Some(field) = form.next_field().await.map_err(|e| bad(e.body_text(), e.status()))? {
+        let name = field.name().unwrap_or_default().to_owned();
+        let content = field.bytes().await.map_err(|e| bad(e.body_text(), e.status()))?;
+        match name.as_str() {
+            "sdp" => sdp = Some(content),
+            "session" => session = Some(content),
+            _ => {}
+        }
+    }
+    let sdp = sdp.ok_or_else(|| bad("it has no part 'sdp'".into(), StatusCode::BAD_REQUEST))?;
+    Ok((sdp, session))
+}
+
+/// Settings that could be applied; what is wrong with others is said before anything is built.
+fn checked_session(app: &App, json: &[u8]) -> Result<SessionPatch, ErrorBody> {
+    let invalid = |what: String| {
+        ErrorBody::invalid("invalid_value", format!("Invalid 'session': {what}."), Some("session"))
+    };
+    let reader = &mut serde_json::Deserializer::from_slice(json);
+    let patch: SessionPatch = serde_path_to_error::deserialize(reader).map_err(|e| invalid(e.to_string()))?;
+    let checked = call::first_object(&SessionId(String::new()), &app.offer);
+    checked.patched(patch.clone(), &app.offer, false)?;
+    Ok(patch)
+}
+
+async fn begin(app: &Arc<App>, webrtc: &WebRtc, asked: Asked, query: &RealtimeQuery) -> Response<Body> {
+    let mut spec = match query.spec(app) {
+        Ok(spec) => spec,
+        Err(refusal) => return *refusal,
+    };
+    spec.lead_ms = LEAD_MS;
+    let Some(running) = app.running() else {
+        return unavailable("the server is about to end", RETRY_SOON_S);
+    };
+    let ports = match app.viva.open(spec).await {
+        Ok(ports) => ports,
+        Err(refusal) => return refused(&refusal),
+    };
+    let (location, etag, answer, transport) =
+        match set_up(app, webrtc, &asked.offer, ports.control.clone()).await {
+            Ok(set_up) => set_up,
+            // The ports are dropped with this, and the session ends with them.
+            Err(body) => return error(StatusCode::BAD_REQUEST, body, None),
+        };
+    tracing::debug!(session = %ports.id, model = query.model, "answered an offer");
+    let object = asked.session.and_then(|patch| first_settings(app, &ports, patch));
+    let beginning = app.beginning(query, object);
+    tokio::spawn(async move {
+        call::run(AnyTransport::WebRtc(Box::new(transport)), ports, beginning).await;
+        drop(running);
+    });
+    created(&location, &etag, answer)
+}
+
+fn first_settings(app: &App, ports: &SessionPorts, patch: SessionPatch) -> Option<SessionObject> {
+    // It was checked against the same offer.
+    call::first_object(&ports.id, &app.offer).patched(patch, &app.offer, false).ok()
+}
+
+/// A fresh line for a call that waits for one.
+async fn resume(app: &Arc<App>, webrtc: &WebRtc, offer: &Offer, token: &str) -> Response<Body> {
+    let Some(session) = app.parking.session(token) else { return resume_expired() };
+    let (location, etag, answer, transport) = match set_up(app, webrtc, offer, session).await {
+        Ok(set_up) => set_up,
+        Err(body) => return error(StatusCode::BAD_REQUEST, body, None),
+    };
+    match hand_over(app, token, AnyTransport::WebRtc(Box::new(transport))).await {
+        Ok(()) => created(&location, &etag, answer),
+        Err(mut transport) => {
+            transport.close(call::close::NORMAL, "").await;
+            resume_expired()
+        }
+    }
+}
+
+/// Spends a token: the transport becomes the line of its call. Given back where the token is not good any more.
+pub(super) async fn hand_over(app: &App, token: &str, transport: AnyTransport) -> Result<(), AnyTransport> {
+    let Some(door) = app.parking.claim(token) else { return Err(transport) };
+    door.send(transport).await.map_err(|mpsc::error::SendError(transport)| transport)
+}
+
+/// Builds the peer and gives it an address.
+async fn set_up(
+    app: &Arc<App>,
+    webrtc: &WebRtc,
+    offer: &Offer,
+    session: ActorRef<SessionMsg>,
+) -> Result<(String, String, String, WebRtcTransport), ErrorBody> {
+    let id = format!("rtc_{:032x}", rand::random::<u128>());
+    let registered = Registered { calls: Arc::clone(&app.webrtc_calls), id: id.clone() };
+    let (peer, answer, transport) = webrtc.answer(offer, Box::new(registered)).await?;
+    let etag = new_etag();
+    let entry = Entry { session, peer: Arc::downgrade(&peer), etag: etag.clone() };
+    app.webrtc_calls.lock().insert(id.clone(), entry);
+    Ok((format!("/v1/realtime/calls/{id}"), etag, answer, transport))
+}
+
+fn created(location: &str, etag: &str, answer: String) -> Response<Body> {
+    let mut response = described(StatusCode::CREATED, etag, answer);
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+fn described(status: StatusCode, etag: &str, sdp: String) -> Response<Body> {
+    let headers = [(header::CONTENT_TYPE, "application/sdp"), (header::ETAG, etag)];
+    (status, headers, sdp).into_response()
+}
+
+/// `PATCH …/{id}`: another offer for the same call, after the network changed.
+pub(super) async fn restart(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    request: Request,
+) -> Response<Body> {
+    let Some((peer, etag)) = app.webrtc_calls.peer(&id) else { return not_found("that call") };
+    if let Some(expected) = headers.get(header::IF_MATCH)
+        && expected.as_bytes() != b"*"
+        && expected.as_bytes() != etag.as_bytes()
+    {
+        let message = "The call was restarted since; 'If-Match' names an older description.";
+        let body = ErrorBody::invalid("precondition_failed", message, None);
+        return error(StatusCode::PRECONDITION_FAILED, body, None);
+    }
+    let offer = match whole(request).await {
+        Ok(body) => match Offer::check(&body) {
+            Ok(offer) => offer,
+            Err(body) => return error(StatusCode::BAD_REQUEST, body, None),
+        },
+        Err(refusal) => return *refusal,
+    };
+    match peer.restart(&offer).await {
+        Ok(answer) => {
+            let etag = new_etag();
+            if let Some(entry) = app.webrtc_calls.lock().get_mut(&id) {
+                entry.etag.clone_from(&etag);
+            }
+            described(StatusCode::OK, &etag, answer)
+        }
+        Err(problem) => error(StatusCode::BAD_REQUEST, refused_offer(&problem), None),
+    }
+}
+
+/// `DELETE …/{id}` and `POST …/{id}/hangup`: the caller hangs up.
+pub(super) async fn hang_up(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response<Body> {
+    let Some(entry) = app.webrtc_calls.lock().remove(&id) else { return not_found("that call") };
+    // A session that has ended is hung up already.
+    entry.session.cast(SessionMsg::Hangup("the caller hung up".into())).ok();
+    StatusCode::OK.into_response()
+}
+
+/// `GET /v1/realtime/ice`: whether calls are taken over WebRTC, and what browsers need to reach us.
+pub(super) async fn ice(State(app): State<Arc<App>>) -> Response<Body> {
+    let servers = app.webrtc.as_ref().map(|webrtc| webrtc.ice_servers.as_slice()).unwrap_or_default();
+    axum::Json(json!({"webrtc": app.webrtc.is_some(), "ice_servers": servers})).into_response()
+}

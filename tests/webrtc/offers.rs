@@ -1,0 +1,292 @@
+//! Calls as HTTP sees them: offers that are refused and leave nothing, and many that come and go.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use viva::client::ClientError;
+use viva::config::{IceServer, WebRtcSection};
+use viva_actors::ports::SessionSpec;
+
+use super::support::rtc::RtcCaller;
+use super::support::{Server, WITHIN, fakes};
+
+/// An offer that looks well and that nothing can be built for.
+const HOLLOW: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n\
+c=IN IP4 0.0.0.0\r\na=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\na=fingerprint:sha-256 00\r\n\
+a=rtpmap:111 opus/48000/2\r\n";
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        let line = self.head.lines().find(|l| l.to_lowercase().starts_with(&format!("{name}:")))?;
+        Some(line.split_once(':')?.1.trim())
+    }
+
+    fn error(&self) -> Value {
+        serde_json::from_str::<Value>(&self.body).unwrap()["error"].clone()
+    }
+}
+
+async fn ask(server: &Server, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}",
+        server.address
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // A server that refuses a large body may reset the connection once its answer is out.
+    timeout(WITHIN, stream.read_to_end(&mut answer)).await.unwrap().ok();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer.as_str(), ""));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+async fn post(server: &Server, body: &str) -> Answer {
+    ask(server, "POST", "/v1/realtime/calls", "Content-Type: application/sdp\r\n", body).await
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// Open files of this process.
+fn files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+fn tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_offer_is_refused_by_name() {
+    let server = Server::start().await;
+    for (body, named) in [("", "empty"), ("hello", "v=0"), ("v=0\r\n", "m=audio"), (HOLLOW, "answered")] {
+        let answer = post(&server, body).await;
+        assert_eq!(
+            (answer.status, answer.error()["code"].as_str().unwrap()),
+            (400, "invalid_offer"),
+            "{named}"
+        );
+        assert!(answer.error()["message"].as_str().unwrap().contains(named), "{}", answer.body);
+        assert_eq!(answer.error()["type"], "invalid_request_error");
+    }
+    assert_eq!(post(&server, &"v".repeat(70_000)).await.status, 413);
+    let plain = ask(&server, "POST", "/v1/realtime/calls", "Content-Type: text/plain\r\n", "v=0").await;
+    assert_eq!(plain.status, 415);
+    for (method, path) in [
+        ("PATCH", "/v1/realtime/calls/rtc_0"),
+        ("DELETE", "/v1/realtime/calls/rtc_0"),
+        ("POST", "/v1/realtime/calls/rtc_0/hangup"),
+    ] {
+        assert_eq!(ask(&server, method, path, "", "").await.status, 404, "{method}");
+    }
+    let query = "/v1/realtime/calls?resume=00";
+    let unknown = ask(&server, "POST", query, "Content-Type: application/sdp\r\n", &offer().await).await;
+    assert_eq!((unknown.status, unknown.error()["code"].as_str()), (404, Some("resume_expired")));
+    let socket = server.get("/v1/realtime?resume=00", "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n").await;
+    assert_eq!(socket.0, 404);
+    assert!(socket.2.contains("resume_expired"));
+    server.sessions(0).await;
+    server.stop().await;
+}
+
+/// An offer like our own client's.
+async fn offer() -> String {
+    let fingerprint = "AB:".repeat(31) + "AB";
+    HOLLOW.replace("sha-256 00", &format!("sha-256 {fingerprint}"))
+        + "a=setup:actpass\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\n"
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_has_an_address_and_a_version_and_an_end() {
+    let server = Server::start().await;
+    let answer = post(&server, &offer().await).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    assert_eq!(answer.header("content-type"), Some("application/sdp"));
+    let location = answer.header("location").unwrap().to_owned();
+    assert!(location.starts_with("/v1/realtime/calls/rtc_"), "{location}");
+    let etag = answer.header("etag").unwrap().to_owned();
+    assert!(etag.starts_with('"') && etag.ends_with('"'));
+    assert!(answer.body.contains("a=candidate:") && answer.body.contains("a=end-of-candidates"));
+    assert!(!answer.body.contains("\r\n\r\n"));
+    let again = offer().await.replace("EsAw", "EsAx");
+    let patch = |headers: String| {
+        let (server, location, again) = (&server, location.clone(), again.clone());
+        async move { ask(server, "PATCH", &location, &headers, &again).await }
+    };
+    let stale = patch("If-Match: \"0\"\r\nContent-Type: application/sdp\r\n".into()).await;
+    assert_eq!(stale.status, 412);
+    let restarted = patch(format!("If-Match: {etag}\r\nContent-Type: application/sdp\r\n")).await;
+    assert_eq!(restarted.status, 200, "{}", restarted.body);
+    assert_ne!(restarted.header("etag"), Some(etag.as_str()));
+    let ufrag = |sdp: &str| sdp.lines().find(|l| l.starts_with("a=ice-ufrag")).unwrap().to_owned();
+    assert_ne!(ufrag(&restarted.body), ufrag(&answer.body), "ICE begins anew");
+    let old = patch(format!("If-Match: {etag}\r\nContent-Type: application/sdp\r\n")).await;
+    assert_eq!(old.status, 412);
+    assert_eq!(server.viva.sessions(), 1);
+    assert_eq!(ask(&server, "DELETE", &location, "", "").await.status, 200);
+    assert_eq!(ask(&server, "DELETE", &location, "", "").await.status, 404);
+    server.sessions(0).await;
+    let second = post(&server, &offer().await).await;
+    let location = second.header("location").unwrap();
+    assert_eq!(ask(&server, "POST", &format!("{location}/hangup"), "", "").await.status, 200);
+    server.sessions(0).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_may_come_with_the_offer() {
+    let server = Server::start().await;
+    let form = |session: &str, offer: &str| {
+        format!(
+            "--b\r\nContent-Disposition: form-data; name=\"sdp\"\r\n\r\n{offer}\r\n--b\r\n\
+             Content-Disposition: form-data; name=\"session\"\r\n\r\n{session}\r\n--b--\r\n"
+        )
+    };
+    let kind = "Content-Type: multipart/form-data; boundary=b\r\n";
+    let offer = offer().await;
+    let wrong = form(r#"{"type":"realtime","output_modalities":["smell"]}"#, &offer);
+    let answer = ask(&server, "POST", "/v1/realtime/calls", kind, &wrong).await;
+    assert_eq!((answer.status, answer.error()["param"].as_str()), (400, Some("session.output_modalities")));
+    let right = form(r#"{"type":"realtime","instructions":"Be brief."}"#, &offer);
+    assert_eq!(ask(&server, "POST", "/v1/realtime/calls", kind, &right).await.status, 201);
+    let none = ask(&server, "POST", "/v1/realtime/calls", kind, "--b--\r\n").await;
+    assert_eq!(none.status, 400);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn browsers_are_told_what_they_need_to_reach_us() {
+    let ice_servers = vec![IceServer {
+        urls: vec!["turn:turn.example.org".into()],
+        username: "viva".into(),
+        credential: "secret".into(),
+    }];
+    let webrtc = WebRtcSection { ice_servers, ..WebRtcSection::default() };
+    let server = Server::with_lines(fakes(), 8, SessionSpec::default(), webrtc, None).await;
+    let told: Value = serde_json::from_str(&server.get("/v1/realtime/ice", "").await.2).unwrap();
+    assert_eq!(told["webrtc"], true);
+    assert_eq!(told["ice_servers"][0]["urls"][0], "turn:turn.example.org");
+    assert_eq!(told["ice_servers"][0]["credential"], "secret");
+    server.stop().await;
+    let webrtc = WebRtcSection { enabled: false, ..WebRtcSection::default() };
+    let server = Server::with_lines(fakes(), 8, SessionSpec::default(), webrtc, None).await;
+    let told: Value = serde_json::from_str(&server.get("/v1/realtime/ice", "").await.2).unwrap();
+    assert_eq!((told["webrtc"].as_bool(), told["ice_servers"].as_array().unwrap().len()), (Some(false), 0));
+    assert_eq!(post(&server, &offer().await).await.status, 404);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_or_late_server_refuses_before_anything_is_built() {
+    let server = Server::with(fakes(), 2, SessionSpec::default()).await;
+    let caller = RtcCaller::connect(&server, "").await;
+    for _ in 0..500 {
+        server.viva.lateness().record(Duration::from_millis(30));
+    }
+    let busy = post(&server, &offer().await).await;
+    assert_eq!((busy.status, busy.error()["code"].as_str().unwrap()), (503, "server_busy"));
+    assert!(busy.header("retry-after").is_some());
+    for _ in 0..500 {
+        server.viva.lateness().record(Duration::ZERO);
+    }
+    let second = RtcCaller::connect(&server, "").await;
+    let full = RtcCaller::over(&server, "", None).await;
+    assert!(matches!(full, Err(ClientError::Refused { status: 503, retry_after_s: Some(_), .. })));
+    assert_eq!(server.app.webrtc.as_ref().unwrap().known().0, 2);
+    drop((caller, second));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_offers_leave_nothing() {
+    let server = Server::start().await;
+    for _ in 0..20 {
+        refuse(&server).await;
+    }
+    server.sessions(0).await;
+    sleep(Duration::from_millis(500)).await;
+    let before = (resident(), files(), tasks());
+    for _ in 0..300 {
+        refuse(&server).await;
+    }
+    server.sessions(0).await;
+    sleep(Duration::from_millis(500)).await;
+    let after = (resident(), files(), tasks());
+    // They leaked 100 KB each while their connections were not closed: 30 MB.
+    assert!(after.0 < before.0 + 10_000_000, "{} bytes more", after.0 - before.0);
+    assert!(after.1 <= before.1 + 2 && after.2 <= before.2 + 4, "{before:?} {after:?}");
+    assert_eq!(server.app.webrtc.as_ref().unwrap().known(), (0, 0));
+    server.stop().await;
+}
+
+/// One at a time, so that there is room for its session.
+async fn refuse(server: &Server) {
+    assert_eq!(post(server, HOLLOW).await.status, 400);
+    server.sessions(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_come_and_go_in_any_state_leave_nothing() {
+    let webrtc = WebRtcSection { resume_s: 0, ..WebRtcSection::default() };
+    let server = Server::with_lines(fakes(), 16, SessionSpec::default(), webrtc, None).await;
+    churn(&server, 40).await;
+    let before = (resident(), files(), tasks());
+    churn(&server, 200).await;
+    let after = (resident(), files(), tasks());
+    // An ended call leaked 280 KB while a task still held its connection: 56 MB.
+    assert!(after.0 < before.0 + 16_000_000, "{} bytes more", after.0 - before.0);
+    assert!(after.1 <= before.1 + 2 && after.2 <= before.2 + 4, "{before:?} {after:?}");
+    assert_eq!(server.app.webrtc.as_ref().unwrap().known(), (0, 0));
+    assert!(server.app.webrtc_calls.is_empty() && server.app.parking.is_empty());
+    server.stop().await;
+}
+
+/// So many calls, eight at a time, each left in another way.
+async fn churn(server: &Server, calls: usize) {
+    for batch in 0..calls / 8 {
+        let calls = (0..8).map(|n| come_and_go(server, batch * 8 + n));
+        futures_util::future::join_all(calls).await;
+    }
+    timeout(WITHIN, server.sessions(0)).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+}
+
+async fn come_and_go(server: &Server, n: usize) {
+    if n % 4 == 3 {
+        // Set up, and given up before any media came.
+        let answer = post(server, &offer().await).await;
+        assert_eq!(answer.status, 201);
+        let location = answer.header("location").unwrap().to_owned();
+        sleep(Duration::from_millis(n as u64 % 50)).await;
+        ask(server, "DELETE", &location, "", "").await;
+        return;
+    }
+    let mut caller = RtcCaller::connect(server, "").await;
+    match n % 3 {
+        0 => caller.hang_up().await,
+        1 => {
+            caller.speak(300).await;
+            caller.link().leave().await;
+        }
+        _ => {
+            caller.send(serde_json::json!({"type": "response.create"})).await;
+            caller.say(None, 300).await;
+            caller.hang_up().await;
+        }
+    }
+}
