@@ -275,7 +275,9 @@ async function conversation(suite, browser, site) {
     await reach("mute");
     await page.keyboard.press("Space");
     assert.equal(await page.getAttribute("#mute", "aria-pressed"), "true");
-    await reach("end");
+    await reach("leave");
+    await page.keyboard.press("Enter");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "end", "the question how to leave has the focus");
     await page.keyboard.press("Enter");
     await page.waitForSelector("#summary:not([hidden])");
     assert.equal(await page.evaluate(() => document.activeElement.id), "summary-title");
@@ -296,6 +298,7 @@ async function conversation(suite, browser, site) {
       await page.waitForSelector("#banner:not([hidden])");
       await page.waitForTimeout(500);
       await weak("talk");
+      await page.click("#leave");
       await page.click("#end");
       await weak("summary");
       await room.done();
@@ -321,7 +324,7 @@ async function conversation(suite, browser, site) {
     mock.candidate("u1", "Hello, a_very_long_word_without_any_place_to_break_it_because_people_say_such_things.");
     await page.waitForTimeout(200);
     await fits("talk");
-    const end = await page.locator("#end").boundingBox();
+    const end = await page.locator("#leave").boundingBox();
     assert.ok(end.y + end.height <= 640, "the call's controls stay on the screen");
     await room.done();
   });

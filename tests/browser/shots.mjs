@@ -40,6 +40,7 @@ async function shoot(browser, url, size, scheme) {
     await page.screenshot({ path: name("5-settings") });
     await page.keyboard.press("Escape");
   }
+  await page.click("#leave");
   await page.click("#end");
   await page.waitForTimeout(300);
   await page.screenshot({ path: name("6-summary") });

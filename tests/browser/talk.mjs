@@ -79,6 +79,7 @@ async function spoken(suite, url, wav) {
       console.log(`      heard: ${heard.join(" ")}\n      said: ${said.join(" ")}\n      peak ${peak.toFixed(2)}, wait ${wait}`);
       if (process.env.VIVA_SHOTS) await pictures(page, process.env.VIVA_SHOTS);
       assert.deepEqual(faults, [], "the page threw or broke the server's policy");
+      await page.click("#leave");
       await page.click("#end");
       await page.waitForSelector("#summary:not([hidden])");
     } finally {
