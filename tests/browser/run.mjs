@@ -1,5 +1,8 @@
-// All browser tests: the page's pure parts, the page against a mocked socket, and the page against the
-// real server. `node tests/browser/run.mjs [unit] [page] [talk]`; VIVA_ONLY picks tests by name.
+// All browser tests: the page's pure parts, the page against a mocked socket and a mocked peer, and the page
+// against the real server. `node tests/browser/run.mjs [unit] [ladder] [page] [direct] [talk]`; VIVA_ONLY picks
+// tests by name.
+import { direct } from "./direct.mjs";
+import { ladders } from "./ladder.mjs";
 import { page } from "./page.mjs";
 import { talk } from "./talk.mjs";
 import { units } from "./unit.mjs";
@@ -7,7 +10,7 @@ import { units } from "./unit.mjs";
 // Long enough for every test's own limit on a busy machine; a hang ends here.
 const LIMIT_MS = 8 * 60_000;
 
-const all = { unit: units, page, talk };
+const all = { unit: units, ladder: ladders, page, direct, talk };
 const wanted = process.argv.slice(2);
 const unknown = wanted.filter((name) => !Object.hasOwn(all, name));
 if (unknown.length > 0) {
