@@ -70,7 +70,7 @@ class Room {
     on("start-typing", () => this.begin({ speak: false }));
     on("return", () => this.comeBack());
     on("mute", () => this.toggleMute());
-    on("leave", () => this.views.askLeaving(this.call?.kept?.seconds ?? null));
+    on("leave", () => this.views.askLeaving(this.place?.seconds ?? null));
     on("end", () => this.end());
     on("step-out", () => this.stepOut());
     on("again", () => this.lobby());
@@ -83,7 +83,7 @@ class Room {
     window.addEventListener("pagehide", () => this.parkHere());
     window.addEventListener("beforeunload", (event) => {
       // A place that is kept survives a reload; one that is not is worth a question.
-      if (this.call && this.startedAt && !this.call.kept) event.preventDefault();
+      if (this.call && this.startedAt && !this.place) event.preventDefault();
     });
     matchMedia("(min-width: 60rem)").addEventListener("change", () => this.fitReadouts());
     this.fitReadouts();
@@ -230,9 +230,17 @@ class Room {
     find("return").focus();
   }
 
+  /**
+   * The place the server would keep if we went now. A WebSocket that is closed ends the interview, however it is
+   * closed, so only a direct line can be left and come back to.
+   */
+  get place() {
+    return this.startedAt && this.call?.via === "direct" ? this.call.kept : null;
+  }
+
   parkHere() {
-    const kept = this.call?.kept;
-    if (!kept || !this.startedAt) return;
+    const kept = this.place;
+    if (!kept) return;
     const { startedAt, speak, record } = this;
     park(kept, { startedAt, speak, record, lines: [...this.talk.lines.values()], turns: this.talk.turns });
   }
@@ -291,6 +299,7 @@ class Room {
   reconnecting({ step, attempt, inMs }) {
     if (this.status !== "reconnecting") {
       this.reading.hold(true, performance.now());
+      this.quality.away();
       this.views.tell("The connection dropped. Reconnecting.");
     }
     this.setStatus("reconnecting");

@@ -81,14 +81,14 @@ export class DirectLink extends EventTarget {
   /** @returns {Promise<{ok: boolean, sdp?: string, reason?: string, retryAfterS?: number, message?: string}>} */
   async signal(method, address, sdp) {
     const headers = { ...this.server.headers, "Content-Type": "application/sdp" };
-    if (method === "PATCH" && this.etag) headers["If-Match"] = this.etag;
+    // Whatever description the server has last: the answer to our last restart may have been lost on its way.
+    if (method === "PATCH") headers["If-Match"] = "*";
     try {
       const signal = AbortSignal.timeout(SIGNAL_TIMEOUT_MS);
       const reply = await fetch(address, { method, headers, body: sdp, cache: "no-store", signal });
       if (!reply.ok) return { ok: false, ...(await refusal(reply)) };
       const location = reply.headers.get("Location");
       if (location) this.location = this.server.callAddress(location);
-      this.etag = reply.headers.get("ETag") ?? this.etag;
       return { ok: true, sdp: await reply.text() };
     } catch (error) {
       return { ok: false, reason: "network", message: error.message };

@@ -3,8 +3,9 @@
 //
 // The way in: WebRTC, and the WebSocket where no UDP comes through. The way back, when a link is lost: a new
 // path for the same call (restart), a fresh call that takes the same interview up again by its token, the
-// WebSocket with that token; then a pause, and again. Without a token a new session is opened, and told what
-// was said.
+// WebSocket with that token; then a pause, and again. The fresh call is left out where the server answered the
+// restart and still no UDP came through: it would wait for the same nothing, and spend the token on it. Without
+// a token a new session is opened, and told what was said.
 //
 // Actions: {do: "open", via, resume} {do: "restart"} {do: "drop", hangup} {do: "wait", ms (null: no longer)}
 //          {do: "status", status, …} {do: "fail", kind, …}
@@ -131,7 +132,8 @@ export class Ladder {
     }
     this.lostAt ??= now;
     if (reason === "network") return this.pause(now, "restart");
-    return [{ do: "status", status: "reconnecting", step: "call" }, ...this.dial("direct")];
+    this.blocked = reason === "udp";
+    return [{ do: "status", status: "reconnecting", step: "call" }, ...this.dial(this.blocked ? "socket" : "direct")];
   }
 
   /** The pause is over. */

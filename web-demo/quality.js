@@ -101,6 +101,7 @@ export class Quality {
     this.sampler = new Sampler();
     this.grade = new Grade();
     this.figures = null;
+    this.via = null;
     this.poor = false;
     this.panel.dataset.bars = "0";
     this.word.textContent = "–";
@@ -114,9 +115,17 @@ export class Quality {
     this.link.textContent = LINKS[blocked ? "blocked" : via];
   }
 
+  /** No link stands. */
+  away() {
+    this.clear();
+    this.word.textContent = "Away";
+    this.link.textContent = "Being made again.";
+  }
+
   async look(call) {
     const stats = await call.stats().catch(() => null);
-    if (!stats) return;
+    // The link may have gone while its figures were gathered.
+    if (!stats || stats.via !== this.via) return;
     this.figures = stats.via === "direct" ? this.sampler.take(stats.report) : stats;
     this.show(this.grade.take(this.figures));
   }

@@ -8,8 +8,6 @@ const CONNECT_TIMEOUT_MS = 10_000;
 const BACKLOG_MAX_BYTES = 96_000;
 // Bytes of one second of microphone on the wire: 24 kHz of PCM16 in base64.
 const BYTES_PER_S = 64_000;
-// Closing with a code of our own says that the caller is coming back; 1000 would end the interview.
-const STEPPING_OUT = 4001;
 
 export function sessionUpdate() {
   const format = { type: "audio/pcm", rate: 24000 };
@@ -101,12 +99,12 @@ export class SocketLink extends EventTarget {
     return { via: "socket", waitingMs: ((this.socket?.bufferedAmount ?? 0) / BYTES_PER_S) * 1000, dropped: this.droppedChunks };
   }
 
-  /** `hangup` ends the interview; without it the server keeps it for a while. */
-  async close({ hangup }) {
+  /** To the server any close that was meant ends the interview. */
+  async close() {
     clearTimeout(this.timer);
     const socket = this.socket;
     this.socket = null;
-    socket?.close(hangup ? 1000 : STEPPING_OUT);
+    socket?.close(1000);
   }
 
   receive(data) {

@@ -1,7 +1,8 @@
 // The room over WebRTC, in real Chromium, against a peer in the test's own hands (mock-rtc.mjs): the way in, the
 // ladder back, devices in mid-call, and what the page says of all that.
 import assert from "node:assert/strict";
-import { Suite, eventually, launch, recording, serveStatic, temporary } from "./harness.mjs";
+import { lowContrast } from "./contrast.mjs";
+import { DIRECT, Suite, eventually, launch, recording, serveStatic, temporary } from "./harness.mjs";
 import { MockServer } from "./mock.mjs";
 import { MockPeer } from "./mock-rtc.mjs";
 
@@ -40,11 +41,12 @@ export async function direct() {
   await temporary(async (folder) => {
     const site = await serveStatic();
     const wav = await recording(folder, { silenceS: 20, leadS: 0 });
-    const browser = await launch({ microphone: wav, args: ["--allow-loopback-in-peer-connection", "--disable-features=WebRtcHideLocalIpsWithMdns"] });
+    const browser = await launch({ microphone: wav, args: DIRECT });
     try {
       await wayIn(suite, browser, site);
       await wayBack(suite, browser, site);
       await inTheRoom(suite, browser, site);
+      await looks(suite, browser, site);
       await leaving(suite, browser, site);
     } finally {
       await browser.close();
@@ -97,6 +99,9 @@ async function wayIn(suite, browser, site) {
     assert.match(await text(page, "status"), /WebSocket/);
     await eventually("the microphone flows", () => socket.audioChunks > 5);
     assert.ok(await page.locator("#banner").isHidden(), "nothing alarming");
+    socket.send({ type: "viva.resume", token: "t", expires_in_s: 30 });
+    await page.click("#leave");
+    assert.ok(await page.locator("#step-choice").isHidden(), "a closed socket ends the interview: no stepping out");
     await room.done();
   });
 
@@ -151,7 +156,7 @@ async function wayBack(suite, browser, site) {
     await mock.run((at) => at.ice(null));
     await live(page);
     const [post, patch, ...more] = await mock.requests();
-    assert.deepEqual([patch.method, patch.path, patch.headers["If-Match"], more.length], ["PATCH", "/v1/realtime/calls/rtc_1", '"1"', 0]);
+    assert.deepEqual([patch.method, patch.path, patch.headers["If-Match"], more.length], ["PATCH", "/v1/realtime/calls/rtc_1", "*", 0]);
     assert.notEqual(ufrag(patch.body), ufrag(post.body), "a restart has new credentials");
     assert.equal((await mock.of("conversation.item.create")).length, 0);
     assert.equal((await mock.of("session.update")).length, 1);
@@ -354,6 +359,36 @@ async function inTheRoom(suite, browser, site) {
     assert.equal((await posts(mock))[0].query.record, "true");
     assert.ok(await page.locator("#recording").isVisible());
     await room.done();
+  });
+}
+
+async function looks(suite, browser, site) {
+  await suite.test("a narrow phone holds the room with a recording, and every word in it can be read, light and dark", async () => {
+    for (const colorScheme of ["light", "dark"]) {
+      const room = await open(browser, site.url, { peer: { offer: { recording: true } }, colorScheme, viewport: { width: 360, height: 640 } });
+      const { page, mock } = room;
+      const check = async (view) => {
+        assert.ok((await page.evaluate(() => document.documentElement.scrollWidth)) <= 360, `${colorScheme} ${view} is too wide`);
+        await page.waitForTimeout(400);
+        assert.deepEqual(await page.evaluate(lowContrast), [], `${colorScheme} ${view}`);
+      };
+      await page.waitForSelector("#consent:not([hidden])");
+      await page.check("#record");
+      await check("lobby");
+      await enter(room);
+      await mock.speaks("a1", "Welcome to the room, and thank you for coming. Tell me about a system you built.");
+      await eventually("a second word", () => page.evaluate(() => document.querySelectorAll(".word.ahead").length < 14));
+      await check("speaking");
+      await page.click("#connection summary");
+      await check("connection");
+      await mock.quiet("a1");
+      await page.click("#leave");
+      await check("leaving");
+      await page.click("#step-out");
+      await page.waitForSelector("#waiting:not([hidden])");
+      await check("waiting");
+      await room.done();
+    }
   });
 }
 

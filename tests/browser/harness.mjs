@@ -39,6 +39,9 @@ const QUIET = [
   "--autoplay-policy=user-gesture-required",
 ];
 
+// What WebRTC on one machine needs: loopback as a candidate, and addresses instead of mDNS names.
+export const DIRECT = ["--allow-loopback-in-peer-connection", "--disable-features=WebRtcHideLocalIpsWithMdns"];
+
 /** playwright-core lives outside the checkout: `npm install --prefix $VIVA_NODE playwright-core`. */
 function playwright() {
   const folder = process.env.VIVA_NODE ?? join(homedir(), ".cache", "viva", "node");
@@ -70,6 +73,25 @@ export async function launch({ microphone = "none", args = [] } = {}) {
     headless: true,
     args: [...QUIET, ...audio, ...args],
     timeout: 30_000,
+  });
+}
+
+/** The server under test. */
+export function binary() {
+  const target = process.env.CARGO_TARGET_DIR ?? join(ROOT, "target");
+  const path = process.env.VIVA_BIN ?? join(target, "release", "viva");
+  if (!existsSync(path)) throw new Error(`no server to test: ${path} is missing. run: cargo build --release, or set VIVA_BIN`);
+  return path;
+}
+
+/** With VIVA_TREE_PAGE=1 the page comes from the checkout, so that a change of it needs no build of the server. */
+export async function treePage(page) {
+  if (process.env.VIVA_TREE_PAGE !== "1") return;
+  await page.route("**/*", (route) => {
+    const path = new URL(route.request().url()).pathname;
+    const file = join(WEB, path === "/" ? "index.html" : normalize(path));
+    if (route.request().method() !== "GET" || !existsSync(file)) return route.fallback();
+    return route.fulfill({ path: file, contentType: KINDS[extname(file)] });
   });
 }
 

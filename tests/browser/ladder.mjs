@@ -41,7 +41,7 @@ export async function ladders() {
   await suite.test("the way back: restart, a fresh call by the token, the socket by the token, a pause, and again", async () => {
     const ladder = standing();
     assert.deepEqual(deeds(ladder.lost({ reason: "ice", now: 1000 })), [["restart"]]);
-    assert.deepEqual(deeds(ladder.failed({ reason: "udp", now: 5000 })), [["open", "direct", "t1"]]);
+    assert.deepEqual(deeds(ladder.failed({ reason: "absent", now: 5000 })), [["open", "direct", "t1"]]);
     assert.deepEqual(deeds(ladder.failed({ reason: "udp", now: 9000 })), [["open", "socket", "t1"]]);
     assert.deepEqual(deeds(ladder.failed({ reason: "unreachable", now: 9100 })), [["wait", 500]]);
     assert.deepEqual(deeds(ladder.waited({ now: 9600 })), [["open", "direct", "t1"]]);
@@ -93,7 +93,15 @@ export async function ladders() {
     const dead = standing();
     dead.network({ now: 0 });
     assert.equal(dead.lost({ reason: "ice", now: 100 })[0].status, "reconnecting");
-    assert.deepEqual(deeds(dead.failed({ reason: "udp", now: 4000 })), [["open", "direct", "t1"]]);
+    assert.deepEqual(deeds(dead.failed({ reason: "absent", now: 4000 })), [["open", "direct", "t1"]]);
+  });
+
+  await suite.test("where the server answers and no UDP comes through, no fresh call is wasted on the same way", async () => {
+    const ladder = standing();
+    ladder.lost({ reason: "ice", now: 0 });
+    assert.deepEqual(deeds(ladder.failed({ reason: "udp", now: 4000 })), [["open", "socket", "t1"]]);
+    const [told] = ladder.opened({ now: 4100 });
+    assert.deepEqual([told.via, told.resumed, told.blocked], ["socket", true, true]);
   });
 
   await suite.test("what the other side closed and no longer knows is ended, what was lost is expired", async () => {

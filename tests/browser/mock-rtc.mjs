@@ -97,8 +97,8 @@ function peer(options) {
     server.ondatachannel = ({ channel }) => {
       mock.channel = channel;
       channel.onmessage = ({ data }) => mock.received.push(JSON.parse(data));
-      channel.onopen = () => mock.greet(resume);
       if (channel.readyState === "open") mock.greet(resume);
+      else channel.onopen = () => mock.greet(resume);
     };
     await server.setRemoteDescription({ type: "offer", sdp });
     await mock.settle(server);

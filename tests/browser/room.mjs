@@ -1,0 +1,347 @@
+// The room against the real server, over WebRTC and over what is left when that fails. First on the test kit's
+// engines, where only the edge is real; then on real weights, where the answer is recorded in the page and
+// recognised by Viva itself.
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { DIRECT, Suite, binary, eventually, launch, recording, start, temporary, treePage } from "./harness.mjs";
+import { Tap, heardByViva, loudness, writeWav } from "./tap.mjs";
+
+const run = promisify(execFile);
+
+// Fake engines need no weights: the server is there at once.
+const START_LIMIT_MS = 20_000;
+// Real weights are read and engines started before the line is printed; a cold disk is slow.
+const WEIGHTS_LIMIT_MS = 120_000;
+const ANSWER_LIMIT_MS = 60_000;
+// Above this a 10 ms piece is heard, below it is not: the voice lies near 0.1, the codec's noise under 0.001.
+const AUDIBLE = 0.008;
+// A pause longer than this between two sounds of a voice is no pause of speech.
+const GONE_MS = 250;
+// What we want, and what a busy two-core machine without sound hardware may add to it.
+const BARGE_IN_MS = 150;
+const BARGE_IN_SLACK_MS = 150;
+
+const phase = (page) => page.evaluate(() => document.documentElement.dataset.phase);
+const stats = (page) => page.evaluate(() => window.vivaStats);
+const words = async (page, side) => (await page.locator(`.line.${side} .words`).allTextContents()).filter(Boolean);
+const live = (page) => eventually("live", async () => ["listening", "hearing", "thinking", "speaking", "held"].includes(await phase(page)), 15_000);
+const answered = (page, count = 1) => eventually(`answer ${count}`, async () => (await words(page, "interviewer")).length >= count, ANSWER_LIMIT_MS);
+
+async function server(args, { config = "", folder, limitMs = START_LIMIT_MS }) {
+  const path = join(folder, `viva-${Math.random().toString(36).slice(2)}.toml`);
+  await writeFile(path, config);
+  return start(binary(), ["serve", "--listen", "127.0.0.1:0", "--config", path, ...args], {
+    line: /listening on (http:\/\/127\.0\.0\.1:\d+)/,
+    timeoutMs: limitMs,
+  });
+}
+
+/** A page in the room, with ears of the test's own. */
+async function enter(browser, url, { microphone = false } = {}) {
+  const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
+  const faults = [];
+  page.on("pageerror", (error) => faults.push(String(error)));
+  page.on("console", (message) => /Content Security Policy|Refused to/.test(message.text()) && faults.push(message.text()));
+  const requests = [];
+  page.on("request", (request) => /realtime\/calls/.test(request.url()) && requests.push({ method: request.method(), url: request.url() }));
+  const sessions = [];
+  page.on("websocket", (socket) => requests.push({ method: "SOCKET", url: socket.url() }));
+  const tap = await new Tap(page).install({ microphone });
+  await treePage(page);
+  await page.goto(url);
+  await page.click("#start");
+  await live(page);
+  const done = async () => {
+    await page.close();
+    assert.deepEqual(faults, [], "the page threw or broke the server's policy");
+  };
+  return { page, tap, requests, sessions, done };
+}
+
+/** 1.2 s of a loud hum: speech to the test kit's ears. */
+async function hum(folder, seconds = 1.2) {
+  const path = join(folder, `hum-${seconds}.wav`);
+  await run("ffmpeg", ["-v", "error", "-y", "-f", "lavfi", "-i", `sine=f=180:r=48000:d=${seconds},volume=3`, "-ac", "1", path]);
+  return path;
+}
+
+/** A sentence of a person who is not Viva. */
+async function sentence(folder, name, text) {
+  const path = join(folder, `${name}.wav`);
+  await run("espeak-ng", ["-w", path, "-s", "150", text]);
+  return path;
+}
+
+/** Where the caller begins, and how long the interviewer is heard after that; milliseconds. */
+function afterBargeIn({ mic, voice, rate }) {
+  const said = loudness(mic, rate);
+  const heard = loudness(voice, rate);
+  const begun = said.findIndex((value, i) => value > AUDIBLE && heard.slice(Math.max(0, i - 10), i + 1).some((v) => v > AUDIBLE));
+  assert.ok(begun > 0, "the caller spoke over the interviewer");
+  let last = begun;
+  for (let i = begun; i < heard.length && i - last < GONE_MS / 10; i += 1) if (heard[i] > AUDIBLE) last = i;
+  return { begunMs: begun * 10, audibleMs: (last - begun) * 10 };
+}
+
+/** A recording of the test is kept where VIVA_KEEP names a folder. */
+async function keep(name, { voice, mic, rate }) {
+  if (!process.env.VIVA_KEEP) return;
+  await mkdir(process.env.VIVA_KEEP, { recursive: true });
+  await writeWav(join(process.env.VIVA_KEEP, `${name}-viva.wav`), voice, rate);
+  await writeWav(join(process.env.VIVA_KEEP, `${name}-caller.wav`), mic, rate);
+}
+
+export async function room() {
+  const suite = new Suite("room");
+  await temporary(async (folder) => {
+    const browser = await launch({ microphone: await recording(folder, { leadS: 1, silenceS: 60 }), args: DIRECT });
+    try {
+      await onFakes(suite, browser, folder);
+      if (process.env.VIVA_FAKES_ONLY !== "1") await onWeights(suite, folder);
+    } finally {
+      await browser.close();
+    }
+  });
+  return suite;
+}
+
+async function onFakes(suite, browser, folder) {
+  const fake = await server(["--engines", "fake"], { folder });
+  try {
+    const url = fake.found[1];
+    await call(suite, browser, url, folder);
+    await bargeIn(suite, browser, url, folder);
+    await back(suite, browser, url, folder);
+    if (suite.failed > 0) console.log(`the server said:\n${fake.output().slice(-4000)}`);
+  } finally {
+    await fake.stop();
+  }
+  const nowhere = await server(["--engines", "fake"], { folder, config: '[webrtc]\npublic = ["127.0.0.1:9"]\n' });
+  try {
+    await blocked(suite, browser, nowhere.found[1]);
+  } finally {
+    await nowhere.stop();
+  }
+}
+
+async function call(suite, browser, url) {
+  await suite.test("a voice goes in over WebRTC and an answer comes out, with captions and figures", async () => {
+    const room = await enter(browser, url);
+    const { page, requests } = room;
+    assert.equal((await stats(page)).via, "direct");
+    await answered(page);
+    await eventually("it is heard", async () => (await stats(page)).peak > 0.05);
+    assert.ok((await words(page, "candidate")).length > 0);
+    await eventually("the latency", async () => (await page.textContent("#latency-figure")) !== "–");
+    await eventually("figures of the way", async () => (await stats(page)).figures?.rttMs !== undefined);
+    assert.deepEqual(requests.map(({ method }) => method), ["POST"]);
+    assert.equal((await stats(page)).chunks, 0, "no chunk of the microphone took the other way");
+    await page.click("#leave");
+    await page.click("#end");
+    await eventually("hung up", () => requests.some(({ method }) => method === "DELETE"));
+    await room.done();
+  }, 2 * ANSWER_LIMIT_MS);
+}
+
+async function bargeIn(suite, browser, url, folder) {
+  await suite.test("who speaks over Viva stops it", async () => {
+    const room = await enter(browser, url, { microphone: true });
+    const { page, tap } = room;
+    const first = await hum(folder);
+    await tap.record();
+    const after = [];
+    for (let turn = 1; turn <= 3; turn += 1) {
+      await tap.record();
+      await tap.say(first);
+      await eventually("it speaks", async () => (await phase(page)) === "speaking", ANSWER_LIMIT_MS);
+      await page.waitForTimeout(900);
+      await tap.say(first);
+      await page.waitForTimeout(1300);
+      const sound = await tap.recorded();
+      await keep(`barge-in-fake-${turn}`, sound);
+      after.push(afterBargeIn({ ...sound, mic: late(sound) }).audibleMs);
+      await eventually("cut", () => page.locator(".interviewer.is-cut").count(), ANSWER_LIMIT_MS);
+      await eventually("the next answer is over", async () => (await phase(page)) === "listening", ANSWER_LIMIT_MS);
+    }
+    console.log(`      audible after barge-in: ${after.join(", ")} ms (wanted: ${BARGE_IN_MS})`);
+    assert.ok(Math.min(...after) <= BARGE_IN_MS + BARGE_IN_SLACK_MS, `${after} ms`);
+    await room.done();
+  }, 3 * ANSWER_LIMIT_MS);
+}
+
+/** The caller's side without what was said before Viva's answer. */
+function late({ mic, voice, rate }) {
+  const heard = loudness(voice, rate);
+  const answer = heard.findIndex((value) => value > AUDIBLE);
+  const out = mic.slice();
+  out.fill(0, 0, Math.max(0, answer) * Math.round(rate / 100));
+  return out;
+}
+
+/** Makes the page believe that its ICE broke. */
+const breakIce = (tap) =>
+  tap.run((at) => {
+    const peer = at.peers.at(-1);
+    Object.defineProperty(peer, "iceConnectionState", { configurable: true, get: () => "failed" });
+    peer.dispatchEvent(new Event("iceconnectionstatechange"));
+    delete peer.iceConnectionState;
+  });
+
+async function back(suite, browser, url, folder) {
+  const said = await hum(folder);
+  const restored = (page, count) => eventually("restored", async () => (await page.locator(".note").count()) === count, 15_000);
+  const speaksAgain = async ({ page, tap }, before) => {
+    await tap.say(said);
+    await answered(page, before + 1);
+    await eventually("heard", async () => (await phase(page)) === "speaking", ANSWER_LIMIT_MS);
+    await eventually("and over", async () => (await phase(page)) === "listening", ANSWER_LIMIT_MS);
+  };
+
+  await suite.test("an ICE restart keeps the call: same session, the talk goes on", async () => {
+    const room = await enter(browser, url, { microphone: true });
+    const { page, tap, requests } = room;
+    await speaksAgain(room, 0);
+    await breakIce(tap);
+    await restored(page, 1);
+    assert.deepEqual(requests.map(({ method }) => method), ["POST", "PATCH"]);
+    await speaksAgain(room, 1);
+    await page.evaluate(() => window.dispatchEvent(new Event("online")));
+    await eventually("another", () => requests.length === 3);
+    await speaksAgain(room, 2);
+    assert.equal((await stats(page)).via, "direct");
+    await room.done();
+  }, 3 * ANSWER_LIMIT_MS);
+
+  await suite.test("a call that is gone is taken up by a fresh one, in the middle of the talk", async () => {
+    const room = await enter(browser, url, { microphone: true });
+    const { page, tap, requests } = room;
+    await speaksAgain(room, 0);
+    await page.route("**/v1/realtime/calls/*", (route) => route.fulfill({ status: 404, body: "{}" }));
+    await breakIce(tap);
+    await restored(page, 1);
+    assert.match(requests.at(-1).url, /resume=\w+/);
+    assert.equal((await stats(page)).via, "direct");
+    await speaksAgain(room, 1);
+    await breakIce(tap);
+    await restored(page, 2);
+    await speaksAgain(room, 2);
+    assert.equal((await words(page, "interviewer")).length, 3);
+    await room.done();
+  }, 3 * ANSWER_LIMIT_MS);
+
+  await suite.test("where no fresh call is to be had, the socket takes the talk up", async () => {
+    const room = await enter(browser, url, { microphone: true });
+    const { page, tap, requests } = room;
+    await speaksAgain(room, 0);
+    await page.route(/\/v1\/realtime\/calls/, (route) => route.fulfill({ status: 404, body: "{}" }));
+    await breakIce(tap);
+    await restored(page, 1);
+    assert.equal((await stats(page)).via, "socket");
+    assert.deepEqual(requests.map(({ method }) => method), ["POST", "PATCH", "POST", "SOCKET"]);
+    await speaksAgain(room, 1);
+    await room.done();
+  }, 3 * ANSWER_LIMIT_MS);
+
+  await suite.test("stepping out and a reload keep the place", async () => {
+    const room = await enter(browser, url, { microphone: true });
+    const { page } = room;
+    await speaksAgain(room, 0);
+    await page.click("#leave");
+    await page.click("#step-out");
+    await page.waitForTimeout(1500);
+    await page.click("#return");
+    await restored(page, 1);
+    assert.equal((await words(page, "interviewer")).length, 1);
+    await page.reload();
+    await page.waitForSelector("#waiting:not([hidden])");
+    await page.click("#return");
+    await restored(page, 1);
+    await speaksAgain(room, 1);
+    await room.done();
+  }, 3 * ANSWER_LIMIT_MS);
+}
+
+async function blocked(suite, browser, url) {
+  await suite.test("with UDP blocked the talk is held over the socket, after 4 s and a calm word", async () => {
+    const started = Date.now();
+    const room = await enter(browser, url);
+    const { page, requests } = room;
+    const took = Date.now() - started;
+    assert.ok(took > 4000 && took < 10_000, `${took} ms`);
+    assert.equal((await stats(page)).via, "socket");
+    assert.match(await page.textContent("#connection-link"), /No UDP comes through/);
+    assert.deepEqual(requests.map(({ method }) => method), ["POST", "DELETE", "SOCKET"]);
+    await page.waitForTimeout(100);
+    await page.click("#open-settings");
+    await page.keyboard.press("Escape");
+    await page.fill("#typed", "Good morning.");
+    await page.keyboard.press("Enter");
+    await answered(page);
+    await eventually("it is heard", async () => (await stats(page)).peak > 0.05);
+    await room.done();
+  }, 2 * ANSWER_LIMIT_MS);
+}
+
+/** The part of `a`'s words that also stand in `b`. */
+function agreement(a, b) {
+  const list = (text) => text.toLowerCase().match(/[a-z']+/g) ?? [];
+  const there = list(b);
+  const found = list(a).filter((word) => {
+    const at = there.indexOf(word);
+    if (at >= 0) there.splice(at, 1);
+    return at >= 0;
+  });
+  return found.length / Math.max(1, list(a).length);
+}
+
+async function onWeights(suite, folder) {
+  const profile = process.env.VIVA_TEST_PROFILE ?? "test";
+  const real = await server(["--profile", profile], { folder, limitMs: WEIGHTS_LIMIT_MS });
+  const browser = await launch({ microphone: "none", args: DIRECT });
+  try {
+    await suite.test("the answer heard in the page is the answer in the captions, and a second voice stops it", async () => {
+      const question = await sentence(folder, "question", "Good morning. I am here for the interview about the engineering role.");
+      const over = await sentence(folder, "over", "Wait a moment please, I would like to add something about my last project.");
+      const room = await enter(browser, real.found[1], { microphone: true });
+      const { page, tap } = room;
+      await tap.record();
+      await tap.say(question);
+      await eventually("it speaks", async () => (await phase(page)) === "speaking", ANSWER_LIMIT_MS);
+      await eventually("and is done", async () => (await phase(page)) === "listening", ANSWER_LIMIT_MS);
+      await page.waitForTimeout(400);
+      const sound = await tap.recorded();
+      await keep("answer", sound);
+      const wav = join(folder, "answer.wav");
+      await writeWav(wav, sound.voice, sound.rate);
+      const [shown] = await words(page, "interviewer");
+      const other = await browser.newPage();
+      await other.goto(real.found[1]);
+      const heard = await heardByViva(other, wav);
+      await other.close();
+      const share = agreement(shown, heard);
+      console.log(`      shown: ${shown}\n      heard: ${heard}\n      ${Math.round(100 * share)} % of its words; the caller: ${(await words(page, "candidate")).join(" ")}`);
+      assert.ok(share >= 0.7, "what was heard is what was shown");
+      assert.ok(agreement("morning interview engineering role", (await words(page, "candidate")).join(" ")) >= 0.5);
+      await tap.record();
+      await tap.say(question);
+      await eventually("it speaks", async () => (await phase(page)) === "speaking", ANSWER_LIMIT_MS);
+      await page.waitForTimeout(700);
+      await tap.say(over);
+      await eventually("cut", () => page.locator(".interviewer.is-cut").count(), ANSWER_LIMIT_MS);
+      await page.waitForTimeout(600);
+      const cut = await tap.recorded();
+      await keep("barge-in", cut);
+      const { audibleMs } = afterBargeIn({ ...cut, mic: late(cut) });
+      console.log(`      audible after barge-in: ${audibleMs} ms (wanted: ${BARGE_IN_MS})`);
+      assert.ok(audibleMs <= BARGE_IN_MS + BARGE_IN_SLACK_MS, `${audibleMs} ms`);
+      await room.done();
+    }, 5 * ANSWER_LIMIT_MS);
+    if (suite.failed > 0) console.log(`the server said:\n${real.output().slice(-4000)}`);
+  } finally {
+    await browser.close();
+    await real.stop();
+  }
+}
