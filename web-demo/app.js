@@ -267,7 +267,11 @@ class Room {
 
   opened({ via, again, resumed, blocked, awayMs }) {
     this.audio.setCapturing(via === "socket");
-    if (via === "socket") this.audio.playStream(null);
+    if (via === "socket") {
+      this.audio.playStream(null);
+      this.trackSounds = false;
+      this.reading.turnToSamples(performance.now());
+    }
     this.quality.stands({ via, blocked });
     this.setStatus("live");
     this.views.banner(null);
@@ -369,9 +373,10 @@ class Room {
    */
   async flush(item) {
     if (this.call?.via !== "socket") return;
+    const before = Math.round(this.reading.heardBefore(item));
     const heard = await this.audio.flush(item);
     if (!Object.hasOwn(heard, item)) return;
-    this.call?.send({ type: "conversation.item.truncate", item_id: item, content_index: 0, audio_end_ms: heard[item] });
+    this.call?.send({ type: "conversation.item.truncate", item_id: item, content_index: 0, audio_end_ms: before + heard[item] });
   }
 
   typed() {

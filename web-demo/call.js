@@ -131,10 +131,7 @@ export class Call extends EventTarget {
   }
 
   receive(event) {
-    if (event.type === "viva.resume") {
-      this.ladder.kept({ token: event.token, expiresInS: event.expires_in_s });
-      this.emit("kept", this.kept);
-    }
+    if (event.type === "viva.resume") this.ladder.kept({ token: event.token, expiresInS: event.expires_in_s });
     this.emit("message", event);
   }
 

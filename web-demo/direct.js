@@ -7,6 +7,8 @@ import { sessionUpdate } from "./socket.js";
 const CONNECT_TIMEOUT_MS = 4000;
 // The answer to an offer is made at once; a server that takes longer than this is not well.
 const SIGNAL_TIMEOUT_MS = 8000;
+// On the way back the network itself may be dead, and a request into it hangs: better asked again soon.
+const RETURN_TIMEOUT_MS = 3000;
 // An outage shorter than this heals by itself (a handover between two access points, say).
 const DISCONNECTED_MAX_MS = 2000;
 // Hanging up is a courtesy; nobody waits longer than this for it.
@@ -83,8 +85,9 @@ export class DirectLink extends EventTarget {
     const headers = { ...this.server.headers, "Content-Type": "application/sdp" };
     // Whatever description the server has last: the answer to our last restart may have been lost on its way.
     if (method === "PATCH") headers["If-Match"] = "*";
+    const coming = method === "POST" && this.resume === null;
     try {
-      const signal = AbortSignal.timeout(SIGNAL_TIMEOUT_MS);
+      const signal = AbortSignal.timeout(coming ? SIGNAL_TIMEOUT_MS : RETURN_TIMEOUT_MS);
       const reply = await fetch(address, { method, headers, body: sdp, cache: "no-store", signal });
       if (!reply.ok) return { ok: false, ...(await refusal(reply)) };
       const location = reply.headers.get("Location");

@@ -24,7 +24,23 @@ export class Reading {
     this.text = "";
     this.receivedMs = 0;
     this.totalMs = null;
+    this.before = { item: null, ms: 0 };
     this.captions.reading(null);
+  }
+
+  /** From now on the voice comes as samples: what was heard of it on its track stands before them. */
+  turnToSamples(now) {
+    const { item } = this.clock;
+    if (item === null) return;
+    const ms = Math.max(0, this.clock.at(now));
+    this.clock.stop();
+    this.before = { item, ms };
+    this.receivedMs = ms;
+  }
+
+  /** What was heard of an item before its voice came as samples, milliseconds. */
+  heardBefore(item) {
+    return this.before.item === item ? this.before.ms : 0;
   }
 
   /** The words of an answer, as far as they are known. */
@@ -48,8 +64,9 @@ export class Reading {
   /** The player's count of what was heard. */
   heard({ item, heardMs, sounding }) {
     if (item !== this.item || this.item === null) return;
-    this.show(heardMs);
-    if (this.totalMs !== null && !sounding && heardMs > this.totalMs - END_MS) this.leave(true, this.totalMs);
+    const ms = heardMs + this.heardBefore(item);
+    this.show(ms);
+    if (this.totalMs !== null && !sounding && ms > this.totalMs - END_MS) this.leave(true, this.totalMs);
   }
 
   /** The voice of this item began, ended, is held or goes on, on a track of its own. */

@@ -116,7 +116,7 @@ export class Views {
   /** Opens the question how to leave; `seconds`: how long the place would be kept, null for not at all. */
   askLeaving(seconds) {
     find("step-choice").hidden = seconds === null;
-    find("step-note").textContent = `Your microphone closes and Viva waits ${Math.round(seconds ?? 0)} s for you to come back on this page. Loading the page again does the same.`;
+    find("step-note").textContent = `Your microphone closes and Viva waits ${Math.round(seconds ?? 0)}\u00a0s for you to come back on this page. Loading the page again does the same.`;
     find("leaving").showModal();
     find("end").focus();
   }
