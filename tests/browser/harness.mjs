@@ -39,18 +39,22 @@ const QUIET = [
   "--autoplay-policy=user-gesture-required",
 ];
 
-// What WebRTC on one machine needs: loopback as a candidate, and addresses instead of mDNS names.
-export const DIRECT = ["--allow-loopback-in-peer-connection", "--disable-features=WebRtcHideLocalIpsWithMdns"];
+// What WebRTC on one machine needs: loopback as a candidate, and addresses instead of mDNS names. A page that a
+// test serves in place of the server (treePage) counts as a stranger to it, so that check is off as well.
+export const DIRECT = ["--allow-loopback-in-peer-connection", "--disable-features=WebRtcHideLocalIpsWithMdns,LocalNetworkAccessChecks"];
 
 /** playwright-core lives outside the checkout: `npm install --prefix $VIVA_NODE playwright-core`. */
-function playwright() {
+function playwright(part = "playwright-core") {
   const folder = process.env.VIVA_NODE ?? join(homedir(), ".cache", "viva", "node");
   try {
-    return createRequire(join(folder, "package.json"))("playwright-core");
+    return createRequire(join(folder, "package.json"))(part);
   } catch {
     throw new Error(`playwright-core is missing. run: npm install --prefix ${folder} playwright-core@1.65.1`);
   }
 }
+
+/** A WebSocket client for node, whose own has no `on`. */
+export const webSocketOf = () => playwright("playwright-core/lib/utilsBundle").ws;
 
 function chromiumPath() {
   const found = [process.env.VIVA_CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];

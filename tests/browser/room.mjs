@@ -7,6 +7,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { DIRECT, Suite, binary, eventually, launch, recording, start, temporary, treePage } from "./harness.mjs";
+import { Relay } from "./relay.mjs";
 import { Tap, heardByViva, loudness, writeWav } from "./tap.mjs";
 
 const run = promisify(execFile);
@@ -47,18 +48,19 @@ async function enter(browser, url, { microphone = false } = {}) {
   page.on("console", (message) => /Content Security Policy|Refused to/.test(message.text()) && faults.push(message.text()));
   const requests = [];
   page.on("request", (request) => /realtime\/calls/.test(request.url()) && requests.push({ method: request.method(), url: request.url() }));
-  const sessions = [];
   page.on("websocket", (socket) => requests.push({ method: "SOCKET", url: socket.url() }));
   const tap = await new Tap(page).install({ microphone });
   await treePage(page);
   await page.goto(url);
   await page.click("#start");
-  await live(page);
+  await live(page).catch(async (error) => {
+    throw new Error(`${error.message}\nthe page: ${(await page.locator("main").innerText()).replaceAll("\n", " | ")}\n${JSON.stringify(requests)} ${faults}`);
+  });
   const done = async () => {
     await page.close();
     assert.deepEqual(faults, [], "the page threw or broke the server's policy");
   };
-  return { page, tap, requests, sessions, done };
+  return { page, tap, requests, done };
 }
 
 /** 1.2 s of a loud hum: speech to the test kit's ears. */
@@ -125,6 +127,7 @@ async function onFakes(suite, browser, folder) {
   } finally {
     await nowhere.stop();
   }
+  await spoiled(suite, browser, folder);
 }
 
 async function call(suite, browser, url) {
@@ -151,7 +154,6 @@ async function bargeIn(suite, browser, url, folder) {
     const room = await enter(browser, url, { microphone: true });
     const { page, tap } = room;
     const first = await hum(folder);
-    await tap.record();
     const after = [];
     for (let turn = 1; turn <= 3; turn += 1) {
       await tap.record();
@@ -283,6 +285,82 @@ async function blocked(suite, browser, url) {
     await eventually("it is heard", async () => (await stats(page)).peak > 0.05);
     await room.done();
   }, 2 * ANSWER_LIMIT_MS);
+}
+
+/** The page reaches the server through a network that the test can spoil. */
+async function spoiled(suite, browser, folder) {
+  const relay = await new Relay().open();
+  const there = await server(["--engines", "fake"], { folder, config: `[webrtc]\npublic = ["${relay.address}"]\n` });
+  const url = there.found[1];
+  relay.toward(url);
+  const said = await hum(folder);
+  const speaksAgain = async ({ page, tap }, before) => {
+    await tap.say(said);
+    await answered(page, before + 1);
+    await eventually("over", async () => (await phase(page)) === "listening", ANSWER_LIMIT_MS);
+  };
+  try {
+    await suite.test("ten seconds without any network are survived, and the interview goes on where it stood", async () => {
+      const room = await enter(browser, url, { microphone: true });
+      const { page, tap, requests } = room;
+      await speaksAgain(room, 0);
+      await tap.say(said);
+      await eventually("in mid-answer", async () => (await phase(page)) === "speaking", ANSWER_LIMIT_MS);
+      relay.dead = true;
+      await page.route(/\/v1\/realtime/, (route) => route.abort("internetdisconnected"));
+      const gone = Date.now();
+      await eventually("reconnecting is shown", async () => (await phase(page)) === "reconnecting", 11_000);
+      const noticed = Date.now() - gone;
+      await page.waitForTimeout(10_000 - noticed);
+      relay.dead = false;
+      await page.unroute(/\/v1\/realtime/);
+      const back = Date.now();
+      await eventually("restored", async () => (await page.locator(".note").count()) === 1, 20_000);
+      console.log(`      noticed after ${noticed} ms, restored ${Date.now() - back} ms after the network came back, by ${requests.map(({ method }) => method)}`);
+      await eventually("the rest of the answer", async () => (await phase(page)) === "listening", ANSWER_LIMIT_MS);
+      assert.equal(await page.locator(".interviewer.is-cut").count(), 0, "what was missed was no interruption");
+      await speaksAgain(room, 2);
+      assert.equal((await words(page, "interviewer")).length, 3);
+      assert.equal((await stats(page)).via, "direct");
+      await room.done();
+    }, 4 * ANSWER_LIMIT_MS);
+
+    await suite.test("where UDP dies in mid-call, the socket takes the interview up by its token", async () => {
+      const room = await enter(browser, url, { microphone: true });
+      const { page, requests } = room;
+      await speaksAgain(room, 0);
+      relay.dead = true;
+      const gone = Date.now();
+      await eventually("restored", async () => (await page.locator(".note").count()) === 1, 30_000);
+      console.log(`      ${Date.now() - gone} ms from the last packet to the socket, by ${requests.map(({ method }) => method)}`);
+      relay.dead = false;
+      assert.equal((await stats(page)).via, "socket");
+      assert.match(await page.textContent("#connection-link"), /No UDP comes through/);
+      await speaksAgain(room, 1);
+      await room.done();
+    }, 3 * ANSWER_LIMIT_MS);
+
+    await suite.test("a poor network is called poor, and good again when it is", async () => {
+      const room = await enter(browser, url, { microphone: true });
+      const word = (wanted) => eventually(wanted, async () => (await room.page.textContent("#connection-word")) === wanted, 25_000);
+      await word("Good");
+      relay.loss = 0.2;
+      relay.jitterMs = 40;
+      await room.tap.say(said);
+      await word("Poor");
+      const { loss, jitterMs } = (await stats(room.page)).figures;
+      console.log(`      of 20 % loss and 0 to 40 ms of jitter the page sees ${(100 * loss).toFixed(0)} % and ${Math.round(jitterMs)} ms`);
+      relay.loss = 0;
+      relay.jitterMs = 0;
+      await word("Good");
+      assert.equal(await room.page.locator(".note").count(), 0, "the call stood all the time");
+      await room.done();
+    }, 2 * ANSWER_LIMIT_MS);
+    if (suite.failed > 0) console.log(`the server said:\n${there.output().slice(-3000)}`);
+  } finally {
+    relay.close();
+    await there.stop();
+  }
 }
 
 /** The part of `a`'s words that also stand in `b`. */

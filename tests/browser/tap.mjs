@@ -72,6 +72,7 @@ function tap({ microphone }) {
 
   at.record = () => {
     at.parts = { mic: [], voice: [] };
+    if (at.ears) return;
     const merge = at.context.createChannelMerger(2);
     at.context.createMediaStreamSource(at.stream).connect(merge, 0, 0);
     at.context.createMediaStreamSource(document.getElementById("voice").srcObject).connect(merge, 0, 1);
