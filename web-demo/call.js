@@ -21,7 +21,7 @@ export class Call extends EventTarget {
     this.link = null;
     this.track = null;
     this.timer = null;
-    this.droppedChunks = 0;
+    this.droppedBefore = 0;
     this.onNetwork = () => this.do(this.ladder.network({ now: Date.now() }));
   }
 
@@ -52,6 +52,11 @@ export class Call extends EventTarget {
     window.removeEventListener("online", this.onNetwork);
     navigator.connection?.removeEventListener?.("change", this.onNetwork);
     await this.drop(hangup);
+  }
+
+  /** Chunks of microphone that a slow socket could not take. */
+  get droppedChunks() {
+    return this.droppedBefore + (this.link?.droppedChunks ?? 0);
   }
 
   get via() {
@@ -126,7 +131,7 @@ export class Call extends EventTarget {
   async drop(hangup) {
     const { link } = this;
     this.link = null;
-    this.droppedChunks += link?.droppedChunks ?? 0;
+    this.droppedBefore += link?.droppedChunks ?? 0;
     await link?.close({ hangup });
   }
 

@@ -165,7 +165,9 @@ async function bargeIn(suite, browser, url, folder) {
       const sound = await tap.recorded();
       await keep(`barge-in-fake-${turn}`, sound);
       after.push(afterBargeIn({ ...sound, mic: late(sound) }).audibleMs);
-      await eventually("cut", () => page.locator(".interviewer.is-cut").count(), ANSWER_LIMIT_MS);
+      await eventually("cut", async () => (await page.locator(".interviewer.is-cut").count()) === turn, ANSWER_LIMIT_MS);
+      // What was said over Viva is a turn of its own, and answered.
+      await answered(page, 2 * turn);
       await eventually("the next answer is over", async () => (await phase(page)) === "listening", ANSWER_LIMIT_MS);
     }
     console.log(`      audible after barge-in: ${after.join(", ")} ms (wanted: ${BARGE_IN_MS})`);
@@ -311,6 +313,7 @@ async function spoiled(suite, browser, folder) {
       const gone = Date.now();
       await eventually("reconnecting is shown", async () => (await phase(page)) === "reconnecting", 11_000);
       const noticed = Date.now() - gone;
+      assert.ok(noticed < 6000, `noticed after ${noticed} ms`);
       await page.waitForTimeout(10_000 - noticed);
       relay.dead = false;
       await page.unroute(/\/v1\/realtime/);
@@ -333,6 +336,7 @@ async function spoiled(suite, browser, folder) {
       const gone = Date.now();
       await eventually("restored", async () => (await page.locator(".note").count()) === 1, 30_000);
       console.log(`      ${Date.now() - gone} ms from the last packet to the socket, by ${requests.map(({ method }) => method)}`);
+      assert.ok(Date.now() - gone < 10_000, "silence of less than ten seconds");
       relay.dead = false;
       assert.equal((await stats(page)).via, "socket");
       assert.match(await page.textContent("#connection-link"), /No UDP comes through/);
