@@ -114,9 +114,10 @@ async function call(suite, page, url) {
 
   await suite.test("a call over WebRTC: heard, answered, captioned, renewed, ended", async () => {
     await page.goto(url);
-    await page.run("performance.getEntriesByType('resource').length");
     await click("start");
-    await eventually("live", async () => ["listening", "hearing"].includes(await phase()), LIMIT_MS);
+    await eventually("live", async () => ["listening", "hearing"].includes(await phase()), LIMIT_MS).catch(async (error) => {
+      throw new Error(`${error.message}\nthe page: ${(await page.run("document.querySelector('main').innerText")).replaceAll("\n", " | ")}`);
+    });
     assert.equal((await stats()).via, "direct");
     // The hum of the fake microphone is speech to the test kit's ears; muted, the turn is over.
     await eventually("hearing", async () => (await phase()) === "hearing", LIMIT_MS);

@@ -156,6 +156,8 @@ async function bargeIn(suite, browser, url, folder) {
     const first = await hum(folder);
     const after = [];
     for (let turn = 1; turn <= 3; turn += 1) {
+      // What the browser still held of the answer before is no part of this one.
+      await page.waitForTimeout(500);
       await tap.record();
       await tap.say(first);
       await eventually("it speaks", async () => (await phase(page)) === "speaking", ANSWER_LIMIT_MS);
@@ -171,7 +173,7 @@ async function bargeIn(suite, browser, url, folder) {
       await eventually("the next answer is over", async () => (await phase(page)) === "listening", ANSWER_LIMIT_MS);
     }
     console.log(`      audible after barge-in: ${after.join(", ")} ms (wanted: ${BARGE_IN_MS})`);
-    assert.ok(Math.min(...after) <= BARGE_IN_MS + BARGE_IN_SLACK_MS, `${after} ms`);
+    assert.ok(after.every((ms) => ms > 0 && ms <= BARGE_IN_MS + BARGE_IN_SLACK_MS), `${after} ms`);
     await room.done();
   }, 3 * ANSWER_LIMIT_MS);
 }
@@ -407,6 +409,7 @@ async function onWeights(suite, folder) {
       console.log(`      shown: ${shown}\n      heard: ${heard}\n      ${Math.round(100 * share)} % of its words; the caller: ${(await words(page, "candidate")).join(" ")}`);
       assert.ok(share >= 0.7, "what was heard is what was shown");
       assert.ok(agreement("morning interview engineering role", (await words(page, "candidate")).join(" ")) >= 0.5);
+      await page.waitForTimeout(500);
       await tap.record();
       await tap.say(question);
       await eventually("it speaks", async () => (await phase(page)) === "speaking", ANSWER_LIMIT_MS);
