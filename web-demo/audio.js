@@ -6,6 +6,9 @@
 // 1024 samples are 21 ms at 48 kHz: one analyser window a frame or so.
 const ANALYSER_SIZE = 1024;
 
+// A machine without a sound device never says that its sound has started; the talk can be read all the same.
+const SOUND_WAIT_MS = 1500;
+
 const MICROPHONE = {
   echoCancellation: true,
   noiseSuppression: true,
@@ -44,7 +47,7 @@ export class Sound extends EventTarget {
     if (this.context) return;
     const context = new AudioContext({ latencyHint: "interactive" });
     this.context = context;
-    await context.resume();
+    await Promise.race([context.resume(), new Promise((next) => setTimeout(next, SOUND_WAIT_MS))]);
     this.outputAnalyser = analyser(context);
     this.inputAnalyser = analyser(context);
     // Who types still has a track: it is silent, and a microphone may take its place in mid-call.

@@ -413,7 +413,7 @@ async function leaving(suite, browser, site) {
     await mock.speaks("a1", "How did it fail?");
     await mock.quiet("a1");
     await page.click("#leave");
-    assert.match(await text(page, "step-note"), /30 s/);
+    assert.match(await text(page, "step-note"), /30\ss/);
     await page.click("#step-out");
     await page.waitForSelector("#waiting:not([hidden])");
     assert.ok(!(await mock.requests()).some(({ method }) => method === "DELETE"));

@@ -137,18 +137,30 @@ export async function heardByViva(page, wav) {
     // Decoded in a context of the wire's own rate, so that it is resampled on the way.
     const buffer = await new OfflineAudioContext(1, 1, 24000).decodeAudioData(raw.buffer);
     const pcm = Int16Array.from(buffer.getChannelData(0), (s) => Math.max(-1, Math.min(1, s)) * 32767);
-    const socket = new WebSocket(new URL("/v1/realtime?model=viva", location.href.replace(/^http/, "ws")));
+    // A server that just spoke on few cores may be too busy for another call, for a moment.
+    const address = new URL("/v1/realtime?model=viva", location.href.replace(/^http/, "ws"));
+    let socket = null;
+    for (const end = Date.now() + 30_000; !socket; ) {
+      const trying = new WebSocket(address);
+      const open = await new Promise((next) => {
+        trying.onopen = () => next(true);
+        trying.onerror = () => next(false);
+      });
+      if (open) socket = trying;
+      else if (Date.now() > end) throw new Error(`no call to be had: ${await fetch("/v1/realtime").then((reply) => reply.text())}`);
+      else await new Promise((next) => setTimeout(next, 1000));
+    }
     const send = (event) => socket.send(JSON.stringify(event));
     const done = new Promise((resolve, reject) => {
       setTimeout(() => reject(new Error("no transcript in 60 s")), 60_000);
-      socket.onerror = () => reject(new Error("the socket failed"));
+      socket.onclose = () => reject(new Error("the socket closed"));
       socket.onmessage = ({ data }) => {
         const event = JSON.parse(data);
         if (event.type === "conversation.item.input_audio_transcription.completed") resolve(event.transcript);
         if (event.type === "error") reject(new Error(event.error.message));
       };
     });
-    await new Promise((next) => (socket.onopen = next));
+    done.catch(() => {});
     send({ type: "session.update", session: { type: "realtime", audio: { input: { transcription: {}, turn_detection: null } } } });
     const step = 2400;
     for (let i = 0; i < pcm.length; i += step) {
