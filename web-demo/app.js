@@ -19,17 +19,6 @@ import { Views, clock, find } from "./views.js";
 // A live microphone is never digitally silent this long: it is switched off somewhere.
 const SILENT_MIC_MS = 6000;
 
-const STATES = {
-  connecting: ["Connecting", "Opening the room."],
-  listening: ["Listening", "Take the time you need."],
-  hearing: ["Hearing you", "Go on, Viva is all ears."],
-  thinking: ["Thinking", "Viva is finding an answer."],
-  speaking: ["Speaking", "You may interrupt at any time."],
-  held: ["Paused for you", "Viva stopped to hear you."],
-  reconnecting: ["Reconnecting", "The connection dropped."],
-  ended: ["Ended", "The room is closed."],
-};
-
 // What is being tried while the connection is away.
 const STEPS = {
   restart: "Looking for another way through the network.",
@@ -464,8 +453,7 @@ class Room {
       this.audio.hold(phase === "held");
       this.reading.hold(phase === "held", performance.now());
     }
-    const [word, note] = STATES[phase] ?? STATES.listening;
-    this.views.state(phase, word, this.noteNow(phase) ?? note);
+    this.views.state(phase, this.noteNow(phase));
   }
 
   noteNow(phase) {

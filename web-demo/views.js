@@ -5,6 +5,17 @@ import { problem } from "./problems.js";
 
 export const find = (id) => document.getElementById(id);
 
+const STATES = {
+  connecting: ["Connecting", "Opening the room."],
+  listening: ["Listening", "Take the time you need."],
+  hearing: ["Hearing you", "Go on, Viva is all ears."],
+  thinking: ["Thinking", "Viva is finding an answer."],
+  speaking: ["Speaking", "You may interrupt at any time."],
+  held: ["Paused for you", "Viva stopped to hear you."],
+  reconnecting: ["Reconnecting", "The connection dropped."],
+  ended: ["Ended", "The room is closed."],
+};
+
 const BEGIN = "Begin the interview";
 
 export function clock(ms) {
@@ -24,10 +35,12 @@ export class Views {
     find(`${view}-title`).focus({ preventScroll: true });
   }
 
-  state(phase, word, note) {
+  /** Who has the floor; `note` in place of the usual second line. */
+  state(phase, note) {
+    const [word, usual] = STATES[phase] ?? STATES.listening;
     document.documentElement.dataset.phase = phase;
     find("state-word").textContent = word;
-    find("state-note").textContent = note;
+    find("state-note").textContent = note ?? usual;
   }
 
   /** A call is being made: `label` says what is waited for, null that nothing is. */
