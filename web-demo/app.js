@@ -1,111 +1,156 @@
-// The interview room: joins the microphone, the conversation and the page. Decisions about the talk are
-// in conversation.js, about the link in realtime.js; this file only carries them out.
+// The interview room: joins the microphone, the conversation and the page. Decisions about the talk are in
+// conversation.js, about the way to the server in ladder.js; this file only carries them out.
 import { Sound } from "./audio.js";
+import { Call } from "./call.js";
 import { Captions } from "./captions.js";
 import { Conversation } from "./conversation.js";
-import { Latency, median, readable } from "./latency.js";
+import { Latency, median } from "./latency.js";
 import { Meters } from "./meters.js";
+import { park, parked, unpark } from "./parked.js";
 import { Presence } from "./presence.js";
 import { microphoneProblem, problem } from "./problems.js";
-import { Realtime, fromBase64 } from "./realtime.js";
+import { Quality } from "./quality.js";
+import { Reading } from "./reading.js";
+import { Server } from "./server.js";
 import { Settings } from "./settings.js";
+import { fromBase64 } from "./socket.js";
+import { Views, clock, find } from "./views.js";
 
 // A live microphone is never digitally silent this long: it is switched off somewhere.
 const SILENT_MIC_MS = 6000;
 
-const find = (id) => document.getElementById(id);
-
-const STATES = {
-  connecting: ["Connecting", "Opening the room."],
-  listening: ["Listening", "Take the time you need."],
-  hearing: ["Hearing you", "Go on, Viva is all ears."],
-  thinking: ["Thinking", "Viva is finding an answer."],
-  speaking: ["Speaking", "You may interrupt at any time."],
-  held: ["Paused for you", "Viva stopped to hear you."],
-  reconnecting: ["Reconnecting", "The connection dropped."],
-  ended: ["Ended", "The room is closed."],
+// What is being tried while the connection is away.
+const STEPS = {
+  restart: "Looking for another way through the network.",
+  call: "Calling the server again.",
 };
 
 class Room {
   constructor() {
-    this.audio = new Sound();
+    this.views = new Views();
+    this.server = new Server({ key: new URLSearchParams(location.hash.slice(1)).get("key") });
+    this.audio = new Sound({ voice: find("voice") });
     this.talk = new Conversation();
-    this.link = null;
+    this.call = null;
     this.presence = new Presence(find("presence"));
-    this.meters = new Meters({
-      audio: this.audio,
-      inputBar: find("input-bar"),
-      outputBar: find("output-bar"),
-      presence: this.presence,
-    });
-    this.meters.onFrame = (now) => this.watchMicrophone(now);
-    this.captions = new Captions({
-      list: find("captions"),
-      scroller: find("scroller"),
-      announcer: find("announcer"),
-      empty: find("empty"),
-    });
-    this.latency = new Latency({
-      figure: find("latency-figure"),
-      plot: find("latency-plot"),
-      caption: find("latency-caption"),
+    this.meters = new Meters({ audio: this.audio, inputBar: find("input-bar"), outputBar: find("output-bar"), presence: this.presence });
+    this.captions = new Captions({ list: find("captions"), scroller: find("scroller"), announcer: find("announcer"), empty: find("empty") });
+    this.reading = new Reading({ captions: this.captions });
+    this.latency = new Latency({ figure: find("latency-figure"), plot: find("latency-plot"), caption: find("latency-caption") });
+    this.quality = new Quality({
+      panel: find("connection"),
+      word: find("connection-word"),
+      link: find("connection-link"),
+      numbers: find("connection-numbers"),
+      onPoor: (poor) => this.views.tell(poor ? "Your connection is poor." : "Your connection is better again."),
     });
     this.settings = new Settings({ audio: this.audio, find, onTheme: () => this.presence?.recolour() });
     this.captions.announce = this.settings.announce.checked;
     this.status = "idle";
     this.wire();
+    this.wireDevices();
+    this.greet();
   }
 
   wire() {
+    const on = (id, act) => find(id).addEventListener("click", act);
     find("host").textContent = location.host || "this server";
-    find("start").addEventListener("click", () => this.begin({ speak: true }));
-    find("start-typing").addEventListener("click", () => this.begin({ speak: false }));
-    find("mute").addEventListener("click", () => this.toggleMute());
-    find("end").addEventListener("click", () => this.end());
-    find("again").addEventListener("click", () => this.show("lobby"));
-    find("banner-close").addEventListener("click", () => this.banner(null));
-    find("banner-act").addEventListener("click", () => this.bannerAct?.());
+    on("start", () => this.begin({ speak: true }));
+    on("start-typing", () => this.begin({ speak: false }));
+    on("return", () => this.comeBack());
+    on("mute", () => this.toggleMute());
+    on("leave", () => this.views.askLeaving(this.place?.seconds ?? null));
+    on("end", () => this.end());
+    on("step-out", () => this.stepOut());
+    on("again", () => this.lobby());
+    on("banner-close", () => this.views.banner(null));
+    on("banner-act", () => this.views.bannerAct?.());
     find("composer").addEventListener("submit", (event) => {
       event.preventDefault();
       this.typed();
     });
-    this.audio.addEventListener("chunk", ({ detail }) => this.link?.sendAudio(detail));
-    this.audio.addEventListener("report", ({ detail }) => this.perform(this.talk.setSounding(detail.sounding)));
-    this.audio.addEventListener("microphone-lost", () => this.microphoneLost());
-    this.settings.addEventListener("microphone", ({ detail }) => this.changeMicrophone(detail));
-    this.settings.addEventListener("speaker", ({ detail }) => this.changeSpeaker(detail));
-    this.settings.addEventListener("announce", () => {
-      this.captions.announce = this.settings.announce.checked;
+    window.addEventListener("pagehide", () => this.parkHere());
+    window.addEventListener("beforeunload", (event) => {
+      // A place that is kept survives a reload; one that is not is worth a question.
+      if (this.call && this.startedAt && !this.place) event.preventDefault();
     });
-    matchMedia("(min-width: 60rem)").addEventListener("change", () => this.fitLatency());
-    this.fitLatency();
+    matchMedia("(min-width: 60rem)").addEventListener("change", () => this.fitReadouts());
+    this.fitReadouts();
   }
 
-  fitLatency() {
+  wireDevices() {
+    const { audio, settings } = this;
+    audio.addEventListener("chunk", ({ detail }) => this.call?.sendAudio(detail));
+    audio.addEventListener("track", ({ detail }) => this.call?.replaceTrack(detail));
+    audio.addEventListener("report", ({ detail }) => {
+      this.reading.heard(detail);
+      this.perform(this.talk.setSounding(detail.sounding || this.trackSounds === true));
+    });
+    audio.addEventListener("microphone-lost", () => this.microphoneLost());
+    audio.addEventListener("blocked", () =>
+      this.views.banner({ title: "Your browser keeps Viva silent.", text: "It wants a click first.", label: "Let Viva speak", act: () => this.letSpeak() }));
+    settings.addEventListener("microphone", ({ detail }) => this.changeMicrophone(detail));
+    settings.addEventListener("speaker", ({ detail }) => this.changeSpeaker(detail));
+    settings.addEventListener("announce", () => {
+      this.captions.announce = settings.announce.checked;
+    });
+    this.meters.onFrame = (now) => {
+      this.watchMicrophone(now);
+      this.reading.frame(now);
+    };
+  }
+
+  fitReadouts() {
     find("latency").open = matchMedia("(min-width: 60rem)").matches;
+  }
+
+  /** The lobby's own: what the server offers, and whether an interview waits for this tab. */
+  async greet() {
+    this.views.parked(parked(), () => this.forget());
+    this.offer = await this.server.offer();
+    find("consent").hidden = !this.offer.recording;
+  }
+
+  lobby() {
+    this.setStatus("idle");
+    this.views.show("lobby");
+    this.views.parked(parked(), () => this.forget());
+  }
+
+  forget() {
+    unpark();
+    this.views.parked(null);
   }
 
   // ── entering and leaving ──────────────────────────────────────────────────────────────────────
 
-  async begin({ speak }) {
+  async begin({ speak, place = null }) {
     if (this.busy) return;
     this.busy = true;
-    this.trouble(null);
-    this.waiting(speak ? "Asking for the microphone…" : "Opening the room…");
+    this.views.trouble(null);
+    this.views.waiting(speak ? "Asking for the microphone…" : "Opening the room…");
     try {
       if (speak && !window.isSecureContext) throw new DOMException("insecure", "SecurityError");
       await this.audio.start({ optional: !speak });
       if (speak) await this.openMicrophone();
+      if (this.settings.speakerId) await this.audio.setSpeaker(this.settings.speakerId).catch(() => {});
     } catch (error) {
       await this.audio.stop();
-      this.trouble(microphoneProblem(error));
+      this.views.waiting(null);
+      this.views.trouble(microphoneProblem(error));
       return;
     } finally {
       this.busy = false;
-      this.waiting(null);
     }
+    this.views.waiting(null);
     this.speak = speak;
-    this.enter();
+    this.enter(place);
+  }
+
+  comeBack() {
+    const place = parked();
+    if (place) this.begin({ speak: place.talk.speak, place });
+    else this.forget();
   }
 
   /** The remembered microphone may be unplugged today: then the default one serves. */
@@ -117,153 +162,210 @@ class Room {
       if (!chosen || !["OverconstrainedError", "NotFoundError"].includes(error.name)) throw error;
       await this.audio.openMicrophone("");
     }
-    if (this.settings.speakerId) await this.audio.setSpeaker(this.settings.speakerId).catch(() => {});
   }
 
-  enter() {
+  enter(place) {
+    this.forget();
     this.talk = new Conversation();
     this.captions.clear();
+    this.reading.clear();
     this.latency.clear();
-    this.banner(null);
+    this.quality.clear();
+    this.views.banner(null);
     this.setMuted(false);
-    find("mute").hidden = !this.speak;
-    find("meters").classList.toggle("no-mic", !this.speak);
-    find("typed").placeholder = this.speak ? "Or type an answer" : "Type an answer";
-    find("empty").textContent = this.speak
-      ? "Say hello when you are ready. What both of you say appears here."
-      : "Write a greeting when you are ready. What both of you say appears here.";
-    this.startedAt = null;
-    this.endedAt = null;
+    this.views.speaks(this.speak);
+    this.startedAt = place?.talk.startedAt ?? null;
+    this.trackSounds = false;
+    this.record = place ? place.talk.record : this.offer?.recording === true && find("record").checked;
+    if (place) this.perform(this.talk.restore(place.talk));
     this.setStatus("connecting");
-    this.show("talk");
-    this.connect();
+    this.views.show("talk");
+    this.connect(place?.token ?? null);
     this.stayAwake();
   }
 
-  connect() {
-    const key = new URLSearchParams(location.hash.slice(1)).get("key");
-    const link = new Realtime({ key });
-    this.link = link;
-    link.addEventListener("status", ({ detail }) => this.link === link && this.linkStatus(detail));
-    link.addEventListener("failed", ({ detail }) => this.link === link && this.linkFailed(detail));
-    link.addEventListener("message", ({ detail }) => {
-      if (this.link === link) this.perform(this.talk.handle(detail));
-    });
-    link.open();
+  connect(token) {
+    const call = new Call({ server: this.server, record: this.record, offer: this.offer });
+    this.call = call;
+    const on = (type, act) => call.addEventListener(type, ({ detail }) => this.call === call && act(detail));
+    on("status", (status) => this.callStatus(status));
+    on("failed", (why) => this.callFailed(why));
+    on("stream", (stream) => this.audio.playStream(stream));
+    on("message", (event) => this.perform(this.talk.handle(event)));
+    call.open({ track: this.audio.track, token });
   }
 
   end() {
-    const turns = [...this.talk.lines.values()].filter((line) => line.who === "interviewer" && line.text);
-    this.endedAt = Date.now();
-    this.leave();
-    find("sum-time").textContent = this.startedAt ? clock(this.endedAt - this.startedAt) : "0:00";
-    find("sum-turns").textContent = String(turns.length);
-    find("sum-wait").textContent = readable(median(this.talk.turns.map((turn) => turn.voice_to_voice_ms)));
-    const text = this.talk.transcript();
-    const download = find("download");
-    download.hidden = text.length === 0;
-    if (download.href) URL.revokeObjectURL(download.href);
-    download.href = URL.createObjectURL(new Blob([`${text.join("\n\n")}\n`], { type: "text/plain" }));
+    const answers = [...this.talk.lines.values()].filter((line) => line.who === "interviewer" && line.text).length;
+    this.leave({ hangup: true });
+    this.forget();
+    this.views.summary({
+      elapsedMs: this.startedAt ? Date.now() - this.startedAt : 0,
+      answers,
+      waitMs: median(this.talk.turns.map((turn) => turn.voice_to_voice_ms)),
+      transcript: this.talk.transcript(),
+    });
     this.setStatus("ended");
-    this.show("summary");
-    this.tell("The interview has ended.");
+    this.views.show("summary");
+    this.views.tell("The interview has ended.");
   }
 
-  /** Lets go of the link, the devices and the clock. */
-  leave() {
-    const link = this.link;
-    this.link = null;
-    link?.close();
+  /** Leaves without ending: the server keeps the place for as long as it said. */
+  stepOut() {
+    this.parkHere();
+    this.leave({ hangup: false });
+    this.lobby();
+    this.views.tell("You stepped out. Your interview is waiting.");
+    find("return").focus();
+  }
+
+  /**
+   * The place the server would keep if we went now. A WebSocket that is closed ends the interview, however it is
+   * closed, so only a direct line can be left and come back to.
+   */
+  get place() {
+    return this.startedAt && this.call?.via === "direct" ? this.call.kept : null;
+  }
+
+  parkHere() {
+    const kept = this.place;
+    if (!kept) return;
+    const { startedAt, speak, record } = this;
+    park(kept, { startedAt, speak, record, lines: [...this.talk.lines.values()], turns: this.talk.turns });
+  }
+
+  /** Lets go of the call, the devices and the clock. */
+  leave({ hangup }) {
+    const { call } = this;
+    this.call = null;
+    call?.close({ hangup });
+    find("leaving").close();
     clearInterval(this.ticker);
+    this.reading.clear();
     this.audio.stop();
     this.wakeLock?.release().catch(() => {});
     this.wakeLock = null;
   }
 
-  // ── the link ──────────────────────────────────────────────────────────────────────────────────
+  // ── the way to the server ─────────────────────────────────────────────────────────────────────
 
-  linkStatus({ status, again, attempt, inMs }) {
-    if (status === "open") {
-      this.setStatus("live");
-      this.banner(null);
-      if (again) this.resume();
-      else this.opened();
-    } else if (status === "reconnecting") {
-      if (this.status !== "reconnecting") {
-        this.audio.flush();
-        this.talk.resetLink();
-        this.tell("The connection dropped. Reconnecting.");
-      }
-      this.setStatus("reconnecting");
-      if (inMs) find("state-note").textContent = `Try ${attempt} in ${(inMs / 1000).toFixed(1)} s. Nothing is lost.`;
-    }
+  callStatus(change) {
+    if (change.status === "open") this.opened(change);
+    else if (change.status === "reconnecting") this.reconnecting(change);
   }
 
-  opened() {
+  opened({ via, again, resumed, blocked, awayMs }) {
+    this.audio.setCapturing(via === "socket");
+    if (via === "socket") {
+      this.audio.playStream(null);
+      this.trackSounds = false;
+      this.reading.turnToSamples(performance.now());
+    }
+    this.quality.stands({ via, blocked });
+    this.setStatus("live");
+    this.views.banner(null);
+    find("recording").hidden = !this.record;
     this.startedAt ??= Date.now();
     clearInterval(this.ticker);
     this.ticker = setInterval(() => this.tick(), 1000);
     this.tick();
-    this.tell("Connected. Viva is listening.");
-    if (!this.speak) find("typed").focus();
+    if (again || resumed) this.restored({ resumed, awayMs });
+    else this.views.tell(blocked ? "Connected over a WebSocket, since no UDP comes through this network. Viva is listening." : "Connected. Viva is listening.");
+    if (!this.speak && !again) find("typed").focus();
   }
 
-  /** The server that comes back knows nothing of us: it is told what was said. */
-  resume() {
-    for (const event of this.talk.retell()) this.link.send(event);
-    this.captions.note("Connection restored");
-    this.tell("Connection restored.");
+  /** Where the session is a new one, it knows nothing of us: it is told what was said. */
+  restored({ resumed, awayMs }) {
+    if (!resumed) {
+      this.audio.flush();
+      this.reading.clear();
+      this.talk.resetLink();
+      this.showState();
+      for (const event of this.talk.retell()) this.call.send(event);
+    }
+    this.reading.hold(this.talk.phase === "held", performance.now());
+    const after = awayMs >= 1000 ? ` after ${Math.round(awayMs / 1000)} s` : "";
+    this.captions.note(`Connection restored${after}`);
+    this.views.tell(`Connection restored${after}.`);
   }
 
-  linkFailed({ kind, retryAfterS, message }) {
+  reconnecting({ step, attempt, inMs }) {
+    if (this.status !== "reconnecting") {
+      this.reading.hold(true, performance.now());
+      this.quality.away();
+      this.views.tell("The connection dropped. Reconnecting.");
+    }
+    this.setStatus("reconnecting");
+    const kept = this.call.kept ? "Your place is kept." : "Nothing is lost.";
+    find("state-note").textContent = inMs ? `Try ${attempt} in ${(inMs / 1000).toFixed(1)} s. ${kept}` : STEPS[step];
+  }
+
+  callFailed({ kind, retryAfterS, message }) {
     if (kind === "ended") {
       this.end();
       return;
     }
+    const seconds = this.call.kept?.seconds;
     if (this.startedAt) {
-      const { title, text } = problem(kind, { message });
+      const { title, text } = problem(kind, { message, seconds });
+      const gone = kind === "expired";
       this.setStatus("reconnecting");
       find("state-word").textContent = "Not connected";
-      find("state-note").textContent = "Try again, or end the interview.";
-      this.banner({ title: `${title}.`, text, label: "Try again", act: () => this.tryAgain() });
+      find("state-note").textContent = gone ? "Go on in a new session, or leave." : "Try again, or leave.";
+      this.views.banner({ title: `${title}.`, text, label: gone ? "Go on" : "Try again", act: () => this.tryAgain(gone) });
       return;
     }
-    this.leave();
-    this.setStatus("idle");
-    this.show("lobby");
-    this.trouble(kind, { retryAfterS, message });
+    this.leave({ hangup: false });
+    this.lobby();
+    this.views.trouble(kind, { retryAfterS, message, seconds });
   }
 
-  tryAgain() {
-    this.banner(null);
+  tryAgain(anew) {
+    this.views.banner(null);
     this.setStatus("reconnecting");
-    this.link.reopen();
+    this.call.reopen({ anew });
   }
 
   // ── carrying out what the conversation decided ────────────────────────────────────────────────
 
   perform(actions) {
     for (const action of actions) {
-      if (action.do === "play") this.audio.play(action.item, fromBase64(action.pcm64));
+      const line = this.talk.lines.get(action.item ?? action.id);
+      if (action.do === "play") {
+        this.reading.arrived(action.item, action.pcm64, line?.text ?? "");
+        this.audio.play(action.item, fromBase64(action.pcm64));
+      } else if (action.do === "complete") this.reading.complete(action.item);
+      else if (action.do === "voice") this.voice(action, line?.text ?? "");
       else if (action.do === "flush") this.flush(action.item);
-      else if (action.do === "send") this.link?.send(action.event);
-      else if (action.do === "line") this.captions.update(this.talk.lines.get(action.id), this.talk.lines);
+      else if (action.do === "send") this.call?.send(action.event);
+      else if (action.do === "line") this.showLine(line);
       else if (action.do === "phase") this.showState();
-      else if (action.do === "turn") this.latency.show(action.metrics, this.talk.turns);
+      else if (action.do === "turn") this.latency.show(action.metrics, this.talk.turns, this.quality.addedMs);
       else if (action.do === "error") this.serverError(action.error);
     }
   }
 
-  /** Silences the player and tells the server how much of the item was really heard. */
+  showLine(line) {
+    this.reading.words(line);
+    this.captions.update(line, this.talk.lines);
+  }
+
+  voice({ item, on }, text) {
+    this.trackSounds = on;
+    if (on && item) this.reading.began(item, text, performance.now());
+    else if (!on) this.reading.ended(performance.now());
+  }
+
+  /**
+   * Silences the player and tells the server how much of the item was really heard. A voice on a track has no
+   * player here: the server stopped it, and knows what it sent.
+   */
   async flush(item) {
+    if (this.call?.via !== "socket") return;
+    const before = Math.round(this.reading.heardBefore(item));
     const heard = await this.audio.flush(item);
     if (!Object.hasOwn(heard, item)) return;
-    this.link?.send({
-      type: "conversation.item.truncate",
-      item_id: item,
-      content_index: 0,
-      audio_end_ms: heard[item],
-    });
+    this.call?.send({ type: "conversation.item.truncate", item_id: item, content_index: 0, audio_end_ms: before + heard[item] });
   }
 
   typed() {
@@ -276,35 +378,32 @@ class Room {
 
   serverError({ message, code }) {
     console.warn("viva: the server reported", code, message);
-    this.banner({ title: "The server reported a problem.", text: message ?? code ?? "" });
+    this.views.banner({ title: "The server reported a problem.", text: message ?? code ?? "" });
   }
 
-  // ── the microphone ────────────────────────────────────────────────────────────────────────────
+  // ── devices ───────────────────────────────────────────────────────────────────────────────────
 
   toggleMute() {
     this.setMuted(!this.audio.muted);
-    this.tell(this.audio.muted ? "Microphone muted." : "Microphone on.");
+    this.views.tell(this.audio.muted ? "Microphone muted." : "Microphone on.");
   }
 
   setMuted(muted) {
     this.audio.setMuted(muted);
-    find("mute").setAttribute("aria-pressed", String(muted));
-    find("mute-label").textContent = muted ? "Unmute" : "Mute";
-    document.documentElement.toggleAttribute("data-muted", muted);
+    this.views.muted(muted);
     this.showState();
   }
 
   async changeMicrophone(id) {
-    if (this.status !== "live") return;
+    if (!this.call) return;
     try {
       await this.audio.openMicrophone(id);
       this.speak = true;
-      find("mute").hidden = false;
-      find("meters").classList.remove("no-mic");
-      this.banner(null);
+      this.views.speaks(true);
+      this.views.banner(null);
     } catch (error) {
       const { title, text } = problem(microphoneProblem(error));
-      this.banner({ title: `${title}.`, text });
+      this.views.banner({ title: `${title}.`, text });
     }
   }
 
@@ -312,12 +411,17 @@ class Room {
     try {
       await this.audio.setSpeaker(id);
     } catch (error) {
-      this.banner({ title: "That loudspeaker can’t be used.", text: error.message });
+      this.views.banner({ title: "That loudspeaker can’t be used.", text: error.message });
     }
   }
 
+  letSpeak() {
+    this.views.banner(null);
+    this.audio.voice.play().catch(() => {});
+  }
+
   microphoneLost() {
-    this.banner({
+    this.views.banner({
       title: "The microphone is gone.",
       text: "It was unplugged or switched off. Choose another one, or type.",
       label: "Choose a microphone",
@@ -344,11 +448,12 @@ class Room {
 
   showState() {
     const phase = this.status === "live" ? this.talk.phase : this.status;
-    document.documentElement.dataset.phase = phase;
     this.presence.setPhase(phase);
-    const [word, note] = STATES[phase] ?? STATES.listening;
-    find("state-word").textContent = word;
-    find("state-note").textContent = this.noteNow(phase) ?? note;
+    if (this.status === "live") {
+      this.audio.hold(phase === "held");
+      this.reading.hold(phase === "held", performance.now());
+    }
+    this.views.state(phase, this.noteNow(phase));
   }
 
   noteNow(phase) {
@@ -358,70 +463,9 @@ class Room {
     return null;
   }
 
-  show(view) {
-    document.documentElement.dataset.view = view;
-    for (const name of ["lobby", "talk", "summary"]) find(name).hidden = name !== view;
-    const inRoom = view === "talk";
-    for (const name of ["state", "meters", "latency", "clock"]) find(name).hidden = !inRoom;
-    find("elapsed").textContent = "0:00";
-    if (view === "lobby") this.setStatus("idle");
-    find(`${view}-title`).focus({ preventScroll: true });
-  }
-
-  waiting(label) {
-    const busy = label !== null;
-    find("start").setAttribute("aria-busy", String(busy));
-    find("start").disabled = busy;
-    find("start-typing").disabled = busy;
-    find("start-label").textContent = label ?? "Begin the interview";
-  }
-
-  trouble(kind, detail = {}) {
-    clearInterval(this.countdown);
-    find("problem").hidden = kind === null;
-    find("problem-wait").textContent = "";
-    find("start").disabled = false;
-    find("start-label").textContent = kind === null ? "Begin the interview" : "Try again";
-    find("start-typing").hidden = false;
-    if (kind === null) return;
-    const { title, text, retry, type } = problem(kind, detail);
-    find("start-typing").hidden = !type;
-    find("problem").dataset.kind = kind;
-    find("problem-title").textContent = title;
-    find("problem-text").textContent = text;
-    find("start").disabled = !retry;
-    if (detail.retryAfterS) this.waitFor(detail.retryAfterS);
-    (type && !retry ? find("start-typing") : find("start")).focus();
-  }
-
-  /** Counts down what the server asked for; the button stays reachable, only its promise changes. */
-  waitFor(secondsLeft) {
-    let left = secondsLeft;
-    const say = () => {
-      find("problem-wait").textContent =
-        left > 0 ? `Worth another try in ${left} s.` : "Now is a good moment to try again.";
-      if (left <= 0) clearInterval(this.countdown);
-      left -= 1;
-    };
-    say();
-    this.countdown = setInterval(say, 1000);
-  }
-
-  banner(shown) {
-    find("banner").hidden = shown === null;
-    this.bannerAct = shown?.act ?? null;
-    find("banner-act").hidden = !shown?.label;
-    find("banner-title").textContent = shown?.title ?? "";
-    find("banner-text").textContent = shown?.text ?? "";
-    if (shown?.label) find("banner-act").textContent = shown.label;
-  }
-
-  tell(text) {
-    find("status").textContent = text;
-  }
-
   tick() {
     find("elapsed").textContent = clock(Date.now() - this.startedAt);
+    if (this.status === "live") this.quality.look(this.call);
   }
 
   /** A phone that falls asleep in a pause would take the microphone with it. */
@@ -434,15 +478,16 @@ class Room {
   }
 }
 
-function clock(ms) {
-  const all = Math.max(0, Math.round(ms / 1000));
-  const minutes = Math.floor(all / 60);
-  return `${minutes}:${String(all % 60).padStart(2, "0")}`;
-}
-
 const room = new Room();
 
 // Read-only figures for tests and for the curious: peak of what was played, chunks sent, queue faults.
 Object.defineProperty(window, "vivaStats", {
-  get: () => ({ ...room.audio.stats, droppedChunks: room.link?.droppedChunks ?? 0, phase: room.talk.phase }),
+  get: () => ({
+    ...room.audio.stats,
+    peak: Math.max(room.audio.stats.peak, room.meters.output.peak),
+    droppedChunks: room.call?.droppedChunks ?? 0,
+    phase: room.talk.phase,
+    via: room.call?.via ?? null,
+    figures: room.quality.figures,
+  }),
 });

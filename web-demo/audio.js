@@ -1,8 +1,13 @@
-// The page's ears and mouth: one AudioContext at the device's own rate, the microphone through the
-// capture worklet, the interviewer through the playback worklet, an analyser on each for the meters.
+// The page's ears and mouth: one AudioContext at the device's own rate. The microphone is a track; where the
+// call carries no tracks it also goes through the capture worklet. The interviewer comes either as a track,
+// played by an audio element (a voice played through WebAudio would escape some browsers' echo cancellers),
+// or as samples, played by the playback worklet. An analyser on each side is for the meters only.
 
 // 1024 samples are 21 ms at 48 kHz: one analyser window a frame or so.
 const ANALYSER_SIZE = 1024;
+
+// A machine without a sound device never says that its sound has started; the talk can be read all the same.
+const SOUND_WAIT_MS = 1500;
 
 const MICROPHONE = {
   echoCancellation: true,
@@ -11,13 +16,20 @@ const MICROPHONE = {
   channelCount: 1,
 };
 
-/** Emits `chunk` (ArrayBuffer, 20 ms PCM16), `report` and `flushed` (playback), `microphone-lost`. */
+/**
+ * Emits `chunk` (ArrayBuffer, 20 ms PCM16, only while capturing), `report` (playback), `track` (what the
+ * microphone is now), `microphone-lost`, `blocked` (the browser would not let the interviewer sound).
+ */
 export class Sound extends EventTarget {
-  constructor() {
+  /** @param {{voice: HTMLAudioElement}} options `voice` plays the interviewer's track */
+  constructor({ voice }) {
     super();
+    this.voice = voice;
     this.context = null;
     this.stream = null;
     this.muted = false;
+    this.capturing = false;
+    this.speakerId = "";
     this.flushes = 0;
     this.waiting = new Map();
     // A phone suspends the sound of a page in the background; it has to be asked back.
@@ -29,13 +41,17 @@ export class Sound extends EventTarget {
 
   /**
    * Opens the sound output. Call it from a click: browsers start no audio without one.
-   * Where there is no audio worklet (an insecure address), `optional` leaves the page silent.
+   * Where there is no audio worklet (an insecure address), `optional` leaves the socket's voice silent.
    */
   async start({ optional = false } = {}) {
     if (this.context) return;
     const context = new AudioContext({ latencyHint: "interactive" });
     this.context = context;
-    await context.resume();
+    await Promise.race([context.resume(), new Promise((next) => setTimeout(next, SOUND_WAIT_MS))]);
+    this.outputAnalyser = analyser(context);
+    this.inputAnalyser = analyser(context);
+    // Who types still has a track: it is silent, and a microphone may take its place in mid-call.
+    [this.silence] = context.createMediaStreamDestination().stream.getAudioTracks();
     if (!context.audioWorklet) {
       if (optional) return;
       throw new DOMException("no audio worklet", "NotSupportedError");
@@ -50,9 +66,13 @@ export class Sound extends EventTarget {
       outputChannelCount: [1],
     });
     this.player.port.onmessage = ({ data }) => this.fromPlayer(data);
-    this.outputAnalyser = analyser(context);
-    this.player.connect(this.outputAnalyser).connect(context.destination);
-    this.inputAnalyser = analyser(context);
+    this.player.connect(this.outputAnalyser);
+    this.player.connect(context.destination);
+  }
+
+  /** What the call sends: the microphone, or silence in its place. */
+  get track() {
+    return this.stream?.getAudioTracks()[0] ?? this.silence ?? null;
   }
 
   /** Opens a microphone (the default one without an id); throws what `getUserMedia` throws. */
@@ -69,8 +89,22 @@ export class Sound extends EventTarget {
     track.enabled = !this.muted;
     track.onended = () => this.stream === stream && this.lost();
     this.source = this.context.createMediaStreamSource(stream);
-    this.capture ??= this.makeCapture();
     this.source.connect(this.inputAnalyser);
+    this.setCapturing(this.capturing);
+    this.emit("track", track);
+  }
+
+  /** Whether the microphone is also wanted as chunks: the WebSocket has no other way. */
+  setCapturing(wanted) {
+    this.capturing = wanted;
+    if (!this.source) return;
+    if (!wanted) {
+      if (this.capture) this.source.disconnect(this.capture);
+      this.capture?.port.postMessage("stop");
+      this.capture = null;
+      return;
+    }
+    this.capture ??= this.makeCapture();
     this.source.connect(this.capture);
   }
 
@@ -92,6 +126,7 @@ export class Sound extends EventTarget {
 
   lost() {
     this.closeMicrophone();
+    if (this.track) this.emit("track", this.track);
     this.emit("microphone-lost", null);
   }
 
@@ -99,23 +134,43 @@ export class Sound extends EventTarget {
     return this.stream?.getAudioTracks()[0]?.getSettings().deviceId ?? "";
   }
 
-  /** Muted, the microphone sends silence: the server's clock goes on. */
+  /** Muted, the track itself is off: silence leaves the page and the server's clock goes on. */
   setMuted(muted) {
     this.muted = muted;
     for (const track of this.stream?.getAudioTracks() ?? []) track.enabled = !muted;
   }
 
   get canChooseSpeaker() {
-    return typeof AudioContext !== "undefined" && "setSinkId" in AudioContext.prototype;
+    return "setSinkId" in this.voice || (typeof AudioContext !== "undefined" && "setSinkId" in AudioContext.prototype);
   }
 
   async setSpeaker(deviceId) {
-    if (this.context && this.canChooseSpeaker) await this.context.setSinkId(deviceId);
+    this.speakerId = deviceId;
+    if (this.voice.setSinkId) await this.voice.setSinkId(deviceId);
+    if (this.context?.setSinkId) await this.context.setSinkId(deviceId);
+  }
+
+  /** Plays the interviewer's track, or none. */
+  async playStream(stream) {
+    this.remote?.disconnect();
+    this.remote = null;
+    this.voice.srcObject = stream;
+    if (!stream || !this.context) return;
+    this.remote = this.context.createMediaStreamSource(stream);
+    this.remote.connect(this.outputAnalyser);
+    await this.voice.play().catch((error) => {
+      if (error.name === "NotAllowedError") this.emit("blocked", null);
+    });
   }
 
   /** Queues `pcm` (ArrayBuffer, 24 kHz PCM16 mono) of `item`. The buffer is handed over. */
   play(item, pcm) {
     this.player?.port.postMessage({ type: "audio", item, pcm }, [pcm]);
+  }
+
+  /** Silences what is queued without losing a sample of it, or lets it go on. */
+  hold(held) {
+    this.player?.port.postMessage({ type: "hold", held });
   }
 
   /**
@@ -131,13 +186,13 @@ export class Sound extends EventTarget {
   }
 
   fromPlayer(message) {
+    // What left the worklet but not yet the loudspeaker was not heard; a wireless one adds a lot.
+    const { outputLatency = 0, baseLatency = 0 } = this.context ?? {};
+    const late = (outputLatency || baseLatency || 0) * 1000;
     if (message.type === "flushed") {
-      // What left the worklet but not yet the loudspeaker was not heard; a wireless one adds a lot.
-      const { outputLatency = 0, baseLatency = 0 } = this.context ?? {};
-      const late = message.cut ? (outputLatency || baseLatency || 0) * 1000 : 0;
       const heard = {};
       for (const [item, ms] of Object.entries(message.played)) {
-        heard[item] = Math.max(0, Math.round(ms - late));
+        heard[item] = Math.max(0, Math.round(ms - (message.cut ? late : 0)));
       }
       this.waiting.get(message.id)?.(heard);
       this.waiting.delete(message.id);
@@ -146,14 +201,17 @@ export class Sound extends EventTarget {
     this.stats.peak = Math.max(this.stats.peak, message.peak);
     this.stats.ranDry = message.ranDry;
     this.stats.dropped = message.dropped;
-    this.emit("report", message);
+    this.emit("report", { ...message, heardMs: Math.max(0, message.playedMs - late) });
   }
 
   async stop() {
     this.closeMicrophone();
+    this.playStream(null);
     this.capture?.port.postMessage("stop");
     this.capture = null;
+    this.capturing = false;
     this.player = null;
+    this.silence = null;
     this.outputAnalyser = null;
     this.inputAnalyser = null;
     for (const resolve of this.waiting.values()) resolve({});

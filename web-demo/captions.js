@@ -1,5 +1,7 @@
 // The captions: one paragraph a turn, both sides, words as they come. Finished turns are also said to
-// a screen reader, whole, through a live region of their own: a stream of deltas would be unreadable.
+// a screen reader, whole, through a live region of their own: a stream of deltas would be unreadable. The
+// word that sounds is marked while it does.
+import { split } from "./spoken.js";
 
 // Nearer to the end than this, a reader is following along and the view scrolls with the talk.
 const FOLLOW_PX = 96;
@@ -8,13 +10,16 @@ export class Captions {
   constructor({ list, scroller, announcer, empty }) {
     Object.assign(this, { list, scroller, announcer, empty });
     this.rows = new Map();
+    this.texts = new Map();
     this.spoken = new Set();
+    this.read = { id: null, index: -1 };
     this.announce = true;
   }
 
   clear() {
     this.list.replaceChildren();
     this.rows.clear();
+    this.texts.clear();
     this.spoken.clear();
     this.empty.hidden = false;
   }
@@ -26,12 +31,45 @@ export class Captions {
     row.hidden = line.text.trim() === "";
     row.classList.toggle("is-live", !line.final);
     row.classList.toggle("is-cut", line.cut);
-    row.querySelector(".words").textContent = line.text.trim();
+    this.texts.set(line.id, line);
+    this.write(line.id);
     row.querySelector(".cut").hidden = !line.cut;
     this.empty.hidden = [...this.rows.values()].some((each) => !each.hidden);
     this.markNewest();
     if (line.final) this.say(line);
     if (following) this.scroller.scrollTop = this.scroller.scrollHeight;
+  }
+
+  /** The word of this line that sounds now; null when none does. */
+  reading(id, index = -1) {
+    const before = this.read.id;
+    this.read = { id, index };
+    if (before !== null && before !== id) this.write(before);
+    if (id !== null) this.write(id);
+  }
+
+  /** A line that is read aloud word by word; of a caller's line the newest word is the one being spoken. */
+  write(id) {
+    const line = this.texts.get(id);
+    const place = this.rows.get(id)?.querySelector(".words");
+    if (!line || !place) return;
+    const text = line.text.trim();
+    const live = line.who === "candidate" && !line.final;
+    if (id !== this.read.id && !live) {
+      if (place.childElementCount > 0 || place.textContent !== text) place.textContent = text;
+      return;
+    }
+    const words = split(text);
+    const spans = () => place.getElementsByClassName("word");
+    if (place.textContent !== text || spans().length !== words.length) {
+      // The space between two words is no part of either: only words are marked.
+      place.replaceChildren(...words.flatMap((word) => [element("span", "word", word.trim()), word.slice(word.trim().length)]));
+    }
+    const at = live ? words.length - 1 : this.read.index;
+    [...spans()].forEach((span, i) => {
+      span.classList.toggle("now", i === at);
+      span.classList.toggle("ahead", i > at);
+    });
   }
 
   insert(line, lines) {

@@ -3,11 +3,15 @@
 //
 // Actions: {do: "play", item, pcm64} {do: "flush", item} {do: "send", event} {do: "line", id}
 //          {do: "phase"} {do: "turn", metrics} {do: "error", error}
+//          {do: "voice", item, on} (the voice of an item began or ended, where it comes as a track)
+//          {do: "complete", item} (all of an item's sound arrived, where it comes as samples)
 
 // A long interview has some hundred lines; older ones leave the page, the download keeps what is shown.
 const LINES_MAX = 400;
 // How much of the talk is told again to a server that lost us.
 const RETOLD_MAX = 20;
+// Responses whose item is remembered: events about one that is older come too late to matter.
+const RESPONSES_MAX = 16;
 
 // A cancel can cross the end it meant to cancel on the wire: no fault, nothing for the caller to read.
 const HARMLESS_ERRORS = new Set([
@@ -32,6 +36,7 @@ export class Conversation {
     this.activeResponse = null;
     this.speakingItem = null;
     this.cut = new Set();
+    this.items = new Map();
     this.sounding = false;
     this.typed = 0;
   }
@@ -48,6 +53,20 @@ export class Conversation {
     if (this.told) return [];
     if (sounding) return this.setPhase("speaking");
     return this.phase === "speaking" && !this.activeResponse ? this.setPhase("listening") : [];
+  }
+
+  /** The voice of a response began or ended on its own track. */
+  voice(response, on) {
+    const item = this.items.get(response) ?? null;
+    if (on) this.speakingItem = item;
+    return [{ do: "voice", item, on }, ...this.setSounding(on)];
+  }
+
+  /** Takes up what an earlier page of the same interview showed. */
+  restore({ lines, turns }) {
+    for (const line of lines) this.lines.set(line.id, line);
+    this.turns = turns;
+    return lines.map(({ id }) => ({ do: "line", id }));
   }
 
   setPhase(phase) {
@@ -191,6 +210,18 @@ const HANDLERS = {
     return [];
   },
   "conversation.item.added": itemAdded,
+  "response.output_item.added": (talk, { response_id: response, item }) => {
+    if (!response || !item?.id) return [];
+    talk.items.set(response, item.id);
+    if (talk.items.size > RESPONSES_MAX) talk.items.delete(talk.items.keys().next().value);
+    return [];
+  },
+  "output_audio_buffer.started": (talk, { response_id: response }) => talk.voice(response, true),
+  "output_audio_buffer.stopped": (talk, { response_id: response }) => talk.voice(response, false),
+  "output_audio_buffer.cleared": (talk, { response_id: response }) => [
+    ...talk.voice(response, false),
+    ...talk.cutOff(talk.items.get(response)),
+  ],
   "conversation.item.input_audio_transcription.delta": (talk, { item_id: id, delta }) => {
     const line = talk.place(id, "candidate");
     return talk.write(id, "candidate", { text: line.text + delta });
@@ -221,6 +252,7 @@ const HANDLERS = {
     talk.speakingItem = item;
     return [{ do: "play", item, pcm64: delta }];
   },
+  "response.output_audio.done": (talk, { item_id: item }) => [{ do: "complete", item }],
   "response.output_audio_transcript.delta": interviewerDelta,
   "response.output_audio_transcript.done": (talk, event) =>
     interviewerDone(talk, event.item_id, event.transcript),

@@ -50,13 +50,15 @@ export class Latency {
     this.plot.replaceChildren();
   }
 
-  show(metrics, all) {
+  /** `addedMs`: what the way there and back adds to each figure, which the server can't see; null if unknown. */
+  show(metrics, all, addedMs = null) {
     this.figure.textContent = readable(metrics.voice_to_voice_ms);
     const { rows, total } = stages(metrics);
     this.plot.replaceChildren(...rows.map((row) => bar(row, total)));
     const middle = median(all.map((turn) => turn.voice_to_voice_ms));
     const count = all.length === 1 ? "1 turn" : `${all.length} turns`;
-    this.caption.textContent = `From your last word. Median of ${count}: ${readable(middle)}.`;
+    const way = addedMs === null ? "" : ` The way there and back adds ${Math.round(addedMs)} ms.`;
+    this.caption.textContent = `From your last word. Median of ${count}: ${readable(middle)}.${way}`;
   }
 }
 

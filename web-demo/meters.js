@@ -11,6 +11,8 @@ const RELEASE_PER_S = 3.2;
 export class Level {
   constructor() {
     this.value = 0;
+    // The loudest sample so far, for tests and for the curious.
+    this.peak = 0;
     this.samples = null;
     // Digital silence is a microphone switched off in hardware; a quiet room never is.
     this.silentSince = null;
@@ -27,7 +29,10 @@ export class Level {
     if (this.samples?.length !== analyser.fftSize) this.samples = new Float32Array(analyser.fftSize);
     analyser.getFloatTimeDomainData(this.samples);
     let sum = 0;
-    for (const sample of this.samples) sum += sample * sample;
+    for (const sample of this.samples) {
+      sum += sample * sample;
+      this.peak = Math.max(this.peak, Math.abs(sample));
+    }
     if (sum > 0) this.silentSince = null;
     else this.silentSince ??= now;
     const db = 10 * Math.log10(sum / this.samples.length + 1e-12);

@@ -28,6 +28,9 @@ class Playback extends AudioWorkletProcessor {
     this.resampler = new Resampler(WIRE_RATE, sampleRate, BLOCK_MAX);
     this.input = new Float32Array(BLOCK_MAX);
     this.flowing = false;
+    // Held, the voice falls silent at once and keeps its place; the server sends nothing more meanwhile.
+    this.held = false;
+    this.current = null;
     this.draining = 0;
     this.gain = 0;
     this.gainStep = 1 / ((sampleRate * FADE_MS) / 1000);
@@ -42,6 +45,7 @@ class Playback extends AudioWorkletProcessor {
   receive(message) {
     if (message.type === "audio") this.enqueue(message.item, new Int16Array(message.pcm));
     else if (message.type === "flush") this.flush(message.id, message.item);
+    else if (message.type === "hold") this.held = message.held;
   }
 
   enqueue(item, pcm) {
@@ -74,6 +78,8 @@ class Playback extends AudioWorkletProcessor {
     for (const [each, samples] of this.played) played[each] = samples / MS;
     const cut = this.segments.some((segment) => item === null || segment.item === item);
     if (cut) this.drop(item);
+    // What is left after a cut belongs to a newer answer.
+    this.held = false;
     this.port.postMessage({ type: "flushed", id, played, cut });
   }
 
@@ -110,6 +116,7 @@ class Playback extends AudioWorkletProcessor {
       segment.left -= used;
       rest -= used;
       if (segment.item !== null) {
+        this.current = segment.item;
         this.played.set(segment.item, (this.played.get(segment.item) ?? 0) + used);
       }
       if (segment.left === 0) this.segments.shift();
@@ -119,7 +126,10 @@ class Playback extends AudioWorkletProcessor {
 
   process(_inputs, [output]) {
     const out = output[0];
-    if (!this.flowing && this.size > 0) {
+    if (this.held && this.gain <= 0) {
+      this.flowing = false;
+      this.draining = 0;
+    } else if (!this.flowing && this.size > 0 && !this.held) {
       const waited = (currentTime - this.lastArrival) * 1000 >= TAIL_WAIT_MS;
       this.flowing = this.size >= JITTER || waited;
       if (this.flowing) this.draining = 0;
@@ -143,7 +153,7 @@ class Playback extends AudioWorkletProcessor {
       this.ranDry += 1;
     }
     this.draining = Math.max(0, this.draining - need);
-    const target = this.flowing || this.draining > 0 ? 1 : 0;
+    const target = !this.held && (this.flowing || this.draining > 0) ? 1 : 0;
     for (let i = 0; i < out.length; i += 1) {
       this.gain += Math.max(-this.gainStep, Math.min(this.gainStep, target - this.gain));
       out[i] *= this.gain;
@@ -156,7 +166,8 @@ class Playback extends AudioWorkletProcessor {
     this.sinceReport = 0;
     this.port.postMessage({
       type: "report",
-      item: this.segments[0]?.item ?? null,
+      item: this.current,
+      playedMs: (this.played.get(this.current) ?? 0) / MS,
       queuedMs: this.size / MS,
       sounding: this.flowing || this.gain > 0,
       peak: this.peak,

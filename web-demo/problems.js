@@ -56,6 +56,15 @@ const PROBLEMS = {
     title: "The connection is gone",
     text: "It dropped and several tries did not bring it back. What was said is still here: you can try once more, or end the interview and keep the transcript.",
   },
+  expired: {
+    title: "Your place could not be kept",
+    text: ({ seconds }) =>
+      `The server keeps an interview for ${seconds ? `${seconds} s` : "a short while"} after a connection is lost, and that time is over. You can go on in a new session, which is told what was said so far, or end here and keep the transcript.`,
+  },
+  unrecorded: {
+    title: "This server can’t record now",
+    text: ({ message }) => `${message ? `It said: ${message} ` : ""}Untick the recording below to begin without one.`,
+  },
   refused: {
     title: "The server turned the call down",
     text: ({ message }) =>

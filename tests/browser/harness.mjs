@@ -39,15 +39,22 @@ const QUIET = [
   "--autoplay-policy=user-gesture-required",
 ];
 
+// What WebRTC on one machine needs: loopback as a candidate, and addresses instead of mDNS names. A page that a
+// test serves in place of the server (treePage) counts as a stranger to it, so that check is off as well.
+export const DIRECT = ["--allow-loopback-in-peer-connection", "--disable-features=WebRtcHideLocalIpsWithMdns,LocalNetworkAccessChecks"];
+
 /** playwright-core lives outside the checkout: `npm install --prefix $VIVA_NODE playwright-core`. */
-function playwright() {
+function playwright(part = "playwright-core") {
   const folder = process.env.VIVA_NODE ?? join(homedir(), ".cache", "viva", "node");
   try {
-    return createRequire(join(folder, "package.json"))("playwright-core");
+    return createRequire(join(folder, "package.json"))(part);
   } catch {
     throw new Error(`playwright-core is missing. run: npm install --prefix ${folder} playwright-core@1.65.1`);
   }
 }
+
+/** A WebSocket client for node, whose own has no `on`. */
+export const webSocketOf = () => playwright("playwright-core/lib/utilsBundle").ws;
 
 function chromiumPath() {
   const found = [process.env.VIVA_CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
@@ -70,6 +77,25 @@ export async function launch({ microphone = "none", args = [] } = {}) {
     headless: true,
     args: [...QUIET, ...audio, ...args],
     timeout: 30_000,
+  });
+}
+
+/** The server under test. */
+export function binary() {
+  const target = process.env.CARGO_TARGET_DIR ?? join(ROOT, "target");
+  const path = process.env.VIVA_BIN ?? join(target, "release", "viva");
+  if (!existsSync(path)) throw new Error(`no server to test: ${path} is missing. run: cargo build --release, or set VIVA_BIN`);
+  return path;
+}
+
+/** With VIVA_TREE_PAGE=1 the page comes from the checkout, so that a change of it needs no build of the server. */
+export async function treePage(page) {
+  if (process.env.VIVA_TREE_PAGE !== "1") return;
+  await page.route("**/*", (route) => {
+    const path = new URL(route.request().url()).pathname;
+    const file = join(WEB, path === "/" ? "index.html" : normalize(path));
+    if (route.request().method() !== "GET" || !existsSync(file)) return route.fallback();
+    return route.fulfill({ path: file, contentType: KINDS[extname(file)] });
   });
 }
 

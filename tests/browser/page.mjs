@@ -1,6 +1,7 @@
 // The page in real Chromium, against a server in the test's own hands (mock.mjs): the states no real
 // server can be brought into on demand, the keyboard, what a screen reader is told, contrast, sizes.
 import assert from "node:assert/strict";
+import { lowContrast } from "./contrast.mjs";
 import { Suite, eventually, launch, recording, serveStatic, temporary } from "./harness.mjs";
 import { METRICS, MockServer } from "./mock.mjs";
 
@@ -275,7 +276,9 @@ async function conversation(suite, browser, site) {
     await reach("mute");
     await page.keyboard.press("Space");
     assert.equal(await page.getAttribute("#mute", "aria-pressed"), "true");
-    await reach("end");
+    await reach("leave");
+    await page.keyboard.press("Enter");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "end", "the question how to leave has the focus");
     await page.keyboard.press("Enter");
     await page.waitForSelector("#summary:not([hidden])");
     assert.equal(await page.evaluate(() => document.activeElement.id), "summary-title");
@@ -296,6 +299,7 @@ async function conversation(suite, browser, site) {
       await page.waitForSelector("#banner:not([hidden])");
       await page.waitForTimeout(500);
       await weak("talk");
+      await page.click("#leave");
       await page.click("#end");
       await weak("summary");
       await room.done();
@@ -321,7 +325,7 @@ async function conversation(suite, browser, site) {
     mock.candidate("u1", "Hello, a_very_long_word_without_any_place_to_break_it_because_people_say_such_things.");
     await page.waitForTimeout(200);
     await fits("talk");
-    const end = await page.locator("#end").boundingBox();
+    const end = await page.locator("#leave").boundingBox();
     assert.ok(end.y + end.height <= 640, "the call's controls stay on the screen");
     await room.done();
   });
@@ -408,40 +412,4 @@ async function refusals(suite, site) {
       }
     });
   }
-}
-
-/** Runs in the page: visible text whose contrast with its ground is below AA. */
-function lowContrast() {
-  const pen = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d", { willReadFrequently: true });
-  const rgba = (colour) => {
-    pen.clearRect(0, 0, 1, 1);
-    pen.fillStyle = colour;
-    pen.fillRect(0, 0, 1, 1);
-    return [...pen.getImageData(0, 0, 1, 1).data];
-  };
-  const light = ([r, g, b]) => {
-    const linear = [r, g, b].map((v) => (v / 255 <= 0.03928 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
-  };
-  const ground = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const colour = rgba(getComputedStyle(at).backgroundColor);
-      if (colour[3] > 250) return colour;
-    }
-    return [255, 255, 255, 255];
-  };
-  const weak = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || !element.checkVisibility({ opacityProperty: true })) continue;
-    if (element.closest(".visually-hidden, .skip, noscript, select")) continue;
-    const style = getComputedStyle(element);
-    const [a, b] = [light(rgba(style.color)), light(ground(element))].sort((x, y) => y - x);
-    const size = parseFloat(style.fontSize);
-    const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
-    const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < (large ? 3 : 4.5)) weak.push(`${walker.currentNode.data.trim().slice(0, 30)} ${ratio.toFixed(2)}`);
-  }
-  return weak;
 }

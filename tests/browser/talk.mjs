@@ -1,22 +1,14 @@
 // The page against the real server, with real weights: a human voice goes in through the microphone,
 // both sides are captioned and the answer is heard.
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { ROOT, Suite, eventually, launch, recording, start, temporary } from "./harness.mjs";
+import { DIRECT, Suite, binary, eventually, launch, recording, start, temporary, treePage } from "./harness.mjs";
 
 // Weights are read and engines started before the line is printed; a cold disk is slow.
 const START_LIMIT_MS = 120_000;
 // The recording is 7 s of speech; the rest is room for a busy two-core machine.
 const ANSWER_LIMIT_MS = 60_000;
-
-function binary() {
-  const target = process.env.CARGO_TARGET_DIR ?? join(ROOT, "target");
-  const path = process.env.VIVA_BIN ?? join(target, "release", "viva");
-  if (!existsSync(path)) throw new Error(`no server to test: ${path} is missing. run: cargo build --release, or set VIVA_BIN`);
-  return path;
-}
 
 const words = (page, side) => page.locator(`.line.${side} .words`).allTextContents();
 
@@ -54,12 +46,13 @@ export async function talk() {
 
 async function spoken(suite, url, wav) {
   await suite.test("a voice goes in, both sides are captioned, an answer is heard", async () => {
-    const browser = await launch({ microphone: wav });
+    const browser = await launch({ microphone: wav, args: DIRECT });
     try {
       const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
       const faults = [];
       page.on("pageerror", (error) => faults.push(String(error)));
       page.on("console", (message) => /Content Security Policy|Refused to/.test(message.text()) && faults.push(message.text()));
+      await treePage(page);
       await page.goto(url);
       await page.click("#start");
       await page.waitForSelector("#clock:not([hidden])");
@@ -79,6 +72,7 @@ async function spoken(suite, url, wav) {
       console.log(`      heard: ${heard.join(" ")}\n      said: ${said.join(" ")}\n      peak ${peak.toFixed(2)}, wait ${wait}`);
       if (process.env.VIVA_SHOTS) await pictures(page, process.env.VIVA_SHOTS);
       assert.deepEqual(faults, [], "the page threw or broke the server's policy");
+      await page.click("#leave");
       await page.click("#end");
       await page.waitForSelector("#summary:not([hidden])");
     } finally {
@@ -89,9 +83,10 @@ async function spoken(suite, url, wav) {
 
 async function typed(suite, url) {
   await suite.test("without a microphone, a typed line is answered aloud", async () => {
-    const browser = await launch({ microphone: "none" });
+    const browser = await launch({ microphone: "none", args: DIRECT });
     try {
       const page = await browser.newPage();
+      await treePage(page);
       await page.goto(url);
       await page.click("#start-typing");
       await eventually("the room", () => page.evaluate(() => document.activeElement.id === "typed"), ANSWER_LIMIT_MS);

@@ -131,6 +131,18 @@ export async function units() {
     assert.equal(talk.transcript()[0], "Viva: All of it.");
   });
 
+  await suite.test("a voice on a track is known by its response: it sounds, ends, and a cut marks its line", async () => {
+    const talk = new Conversation();
+    talk.handle({ type: "response.output_item.added", response_id: "r1", item: { id: "a1" } });
+    talk.handle({ type: "response.output_audio_transcript.delta", item_id: "a1", delta: "One two" });
+    assert.deepEqual(talk.handle({ type: "output_audio_buffer.started", response_id: "r1" })[0], { do: "voice", item: "a1", on: true });
+    assert.equal(talk.phase, "speaking");
+    const cleared = talk.handle({ type: "output_audio_buffer.cleared", response_id: "r1" });
+    assert.deepEqual(cleared[0], { do: "voice", item: "a1", on: false });
+    assert.deepEqual(talk.transcript(), ["Viva: One two —"]);
+    assert.deepEqual(talk.handle({ type: "output_audio_buffer.stopped", response_id: "unknown" })[0], { do: "voice", item: null, on: false });
+  });
+
   await suite.test("unknown events and odd ones change nothing and throw nothing", async () => {
     const talk = new Conversation();
     for (const event of [{}, { type: "constructor" }, { type: "x.y" }, { type: "error" }, { type: "response.done" },
