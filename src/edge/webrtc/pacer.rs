@@ -55,15 +55,15 @@ impl Slots {
 
     /// The places that silence must take at tick `now`. A frame of our voice comes somewhere between two ticks
     /// and may be late by a whole one before anything is put in its place.
-    fn keep(&mut self, now: u64) -> std::ops::RangeInclusive<u64> {
+    fn keep(&mut self, now: u64) -> std::ops::Range<u64> {
         let grace = u64::from(self.speaking);
         if self.next + grace > now {
-            return 1..=0;
+            return now..now;
         }
         // More than two at once help nobody: after a stall the clock jumps.
         let from = self.next.max(now.saturating_sub(1));
         (self.next, self.speaking) = (now + 1, false);
-        from..=now
+        from..now + 1
     }
 }
 
