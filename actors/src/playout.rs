@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::lane::Lane;
@@ -176,12 +176,19 @@ impl Playout {
 
     /// What is due now.
     pub fn tick(&mut self, now: Instant) -> Ticked {
+        let mut out = self.obey(now);
+        self.send_due(now, &mut out);
+        self.finish(now, &mut out);
+        out
+    }
+
+    /// What follows at once from what was ordered: a hold must not wait for a tick. What is due to be sent does.
+    pub fn obey(&mut self, now: Instant) -> Ticked {
         let mut out = Ticked::default();
+        self.commands.answer();
         while let Some(command) = self.commands.pop() {
             self.command(command, now, &mut out);
         }
-        self.send_due(now, &mut out);
-        self.finish(now, &mut out);
         out
     }
 
@@ -391,24 +398,29 @@ const JOINING: usize = 256;
 #[derive(Clone)]
 pub struct Pacer {
     join: mpsc::Sender<Seat>,
+    /// Rung when a session has ordered something of its playout.
+    ordered: Arc<Notify>,
 }
 
 impl Pacer {
     /// Starts the task; it ends with the last clone. How late it ticks goes to `lateness`.
     pub fn start(lateness: Arc<Lateness>) -> Self {
         let (join, joining) = mpsc::channel(JOINING);
-        tokio::spawn(pace(joining, lateness));
-        Self { join }
+        let ordered = Arc::new(Notify::new());
+        tokio::spawn(pace(joining, lateness, Arc::clone(&ordered)));
+        Self { join, ordered }
     }
 
     /// Paces a session until it ends or its edge lets go of the stream.
     pub async fn add(&self, playout: Playout, out: mpsc::WeakSender<Out>, tell: Tell) {
+        let ordered = Arc::clone(&self.ordered);
+        playout.commands.attach(Box::new(move || ordered.notify_one()));
         // The task ends only with the server.
         self.join.send(Seat { playout, out, tell }).await.ok();
     }
 }
 
-async fn pace(mut joining: mpsc::Receiver<Seat>, lateness: Arc<Lateness>) {
+async fn pace(mut joining: mpsc::Receiver<Seat>, lateness: Arc<Lateness>, ordered: Arc<Notify>) {
     let mut seats: Vec<Seat> = Vec::new();
     let mut clock = tokio::time::interval(Duration::from_millis(FRAME_MS));
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -419,7 +431,12 @@ async fn pace(mut joining: mpsc::Receiver<Seat>, lateness: Arc<Lateness>) {
                 let late = now.saturating_duration_since(due);
                 metrics::histogram!(m::PACER_LATE_MS).record(m::ms(late));
                 lateness.record(late);
-                seats.retain_mut(|seat| tick(seat, now));
+                seats.retain_mut(|seat| run(seat, |playout| playout.tick(now)));
+            }
+            () = ordered.notified() => {
+                let now = Instant::now();
+                let waiting = |seat: &Seat| !seat.playout.commands.is_empty();
+                seats.retain_mut(|seat| !waiting(seat) || run(seat, |playout| playout.obey(now)));
             }
             seat = joining.recv() => match seat {
                 Some(seat) => seats.push(seat),
@@ -429,14 +446,14 @@ async fn pace(mut joining: mpsc::Receiver<Seat>, lateness: Arc<Lateness>) {
     }
 }
 
-/// Ticks one session; says whether it is still there.
-fn tick(seat: &mut Seat, now: Instant) -> bool {
+/// Has one session's playout go on, and passes on what comes of it; says whether it is still there.
+fn run(seat: &mut Seat, go_on: impl FnOnce(&mut Playout) -> Ticked) -> bool {
     let Some(out) = seat.out.upgrade() else { return false };
     if out.is_closed() {
         (seat.tell)(PlayoutReport::EdgeGone);
         return false;
     }
-    let ticked = seat.playout.tick(now);
+    let ticked = go_on(&mut seat.playout);
     if let Some((epoch, sent_ms)) = ticked.flush {
         send(&out, Out::Flush { epoch, sent_ms });
     }
