@@ -81,6 +81,7 @@ async function wayIn(suite, browser, site) {
     assert.match(await text(page, "connection-numbers"), /There and back\d+ ms/);
     assert.equal(socket.sockets.length, 0);
     assert.equal((await mock.of("input_audio_buffer.append")).length, 0, "the voice is not sent twice");
+    assert.equal(await page.evaluate(() => window.vivaStats.chunks), 0, "nor is it prepared for the other way");
     await room.done();
   });
 

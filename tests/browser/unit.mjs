@@ -8,6 +8,7 @@ import { WEB, Suite } from "./harness.mjs";
 const load = (name) => import(pathToFileURL(join(WEB, name)));
 const { Resampler } = await load("resampler.js");
 const { Conversation } = await load("conversation.js");
+const { park, parked, unpark } = await load("parked.js");
 const { stages, median } = await load("latency.js");
 
 /** Converts one second of a tone in blocks of 128, as the audio thread does. */
@@ -141,6 +142,21 @@ export async function units() {
     assert.deepEqual(cleared[0], { do: "voice", item: "a1", on: false });
     assert.deepEqual(talk.transcript(), ["Viva: One two —"]);
     assert.deepEqual(talk.handle({ type: "output_audio_buffer.stopped", response_id: "unknown" })[0], { do: "voice", item: null, on: false });
+  });
+
+  await suite.test("a place is kept as long as the server keeps it, and a broken note of it is none", async () => {
+    const stored = new Map();
+    globalThis.sessionStorage = { getItem: (k) => stored.get(k) ?? null, setItem: (k, v) => stored.set(k, v), removeItem: (k) => stored.delete(k) };
+    assert.equal(parked(0), null);
+    assert.ok(park({ token: "t", seconds: 30 }, { lines: [] }, 1000));
+    assert.equal(parked(30_999).token, "t");
+    assert.equal(parked(31_000), null);
+    stored.set("viva.parked", "{");
+    assert.equal(parked(0), null);
+    park({ token: "t", seconds: 30 }, {}, 0);
+    unpark();
+    assert.equal(parked(1), null);
+    delete globalThis.sessionStorage;
   });
 
   await suite.test("unknown events and odd ones change nothing and throw nothing", async () => {
