@@ -12,7 +12,7 @@ use crate::contract::{
 
 /// Raised with every change of [`Request`], [`Reply`] or of what they carry: postcard has no field names,
 /// so both sides must be of the same build.
-pub const WIRE_VERSION: u32 = 1;
+pub const WIRE_VERSION: u32 = 2;
 
 /// Bytes one frame may have. The largest honest one is 30 s of speech (1.9 MB of f32); anything far above
 /// it is a broken peer, not a job.

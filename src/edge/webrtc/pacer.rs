@@ -8,6 +8,7 @@
 //! *One task for all peers,* drift-free: a tick's number comes from the clock, not from counting. *Bound:* two
 //! packets a peer and tick. *When a peer's task does not take them* they are dropped and counted.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -55,10 +56,10 @@ impl Slots {
 
     /// The places that silence must take at tick `now`. A frame of our voice comes somewhere between two ticks
     /// and may be late by a whole one before anything is put in its place.
-    fn keep(&mut self, now: u64) -> std::ops::Range<u64> {
+    fn keep(&mut self, now: u64) -> Range<u64> {
         let grace = u64::from(self.speaking);
         if self.next + grace > now {
-            return now..now;
+            return 0..0;
         }
         // More than two at once help nobody: after a stall the clock jumps.
         let from = self.next.max(now.saturating_sub(1));
