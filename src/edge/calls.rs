@@ -221,20 +221,25 @@ fn first_settings(app: &App, ports: &SessionPorts, patch: SessionPatch) -> Optio
     call::first_object(&ports.id, &app.offer).patched(patch, &app.offer, false).ok()
 }
 
-/// A fresh line for a call that waits for one.
+/// A fresh line for a call that waits for one. It becomes that as soon as media comes through it.
 async fn resume(app: &Arc<App>, webrtc: &WebRtc, offer: &Offer, token: &str) -> Response<Body> {
     let Some(session) = app.parking.session(token) else { return resume_expired() };
     let (location, etag, answer, transport) = match set_up(app, webrtc, offer, session).await {
         Ok(set_up) => set_up,
         Err(body) => return error(StatusCode::BAD_REQUEST, body, None),
     };
-    match hand_over(app, token, AnyTransport::WebRtc(Box::new(transport))).await {
-        Ok(()) => created(&location, &etag, answer),
-        Err(mut transport) => {
+    // The token is spent when media comes through: where UDP is blocked a WebSocket must still find it good.
+    let (app, token) = (Arc::clone(app), token.to_owned());
+    tokio::spawn(async move {
+        let mut transport = transport;
+        let opened = transport.opened().await;
+        let transport = AnyTransport::WebRtc(Box::new(transport));
+        let unused = if opened { hand_over(&app, &token, transport).await.err() } else { Some(transport) };
+        if let Some(mut transport) = unused {
             transport.close(call::close::NORMAL, "").await;
-            resume_expired()
         }
-    }
+    });
+    created(&location, &etag, answer)
 }
 
 /// Spends a token: the transport becomes the line of its call. Given back where the token is not good any more.
@@ -318,5 +323,10 @@ pub(super) async fn hang_up(State(app): State<Arc<App>>, Path(id): Path<String>)
 /// `GET /v1/realtime/ice`: whether calls are taken over WebRTC, and what browsers need to reach us.
 pub(super) async fn ice(State(app): State<Arc<App>>) -> Response<Body> {
     let servers = app.webrtc.as_ref().map(|webrtc| webrtc.ice_servers.as_slice()).unwrap_or_default();
-    axum::Json(json!({"webrtc": app.webrtc.is_some(), "ice_servers": servers})).into_response()
+    let body = json!({
+        "webrtc": app.webrtc.is_some(),
+        "ice_servers": servers,
+        "recording": app.offer.spec.recordings.is_some(),
+    });
+    axum::Json(body).into_response()
 }

@@ -132,6 +132,20 @@ impl WebRtcTransport {
         }
     }
 
+    /// Waits until media can flow, for as long as a peer may take for that. Says whether it can.
+    pub async fn opened(&mut self) -> bool {
+        let opened = async {
+            while !self.connected {
+                let Some(event) = self.told.recv().await else { return false };
+                if self.told(event).await.is_some() {
+                    return false;
+                }
+            }
+            true
+        };
+        timeout(CONNECT_WITHIN, opened).await.unwrap_or(false)
+    }
+
     fn heard(&self) -> Instant {
         self.peer.heard().last().unwrap_or(self.began)
     }
