@@ -4,7 +4,7 @@
 set -euo pipefail
 cache=$1
 OPENAI='openai[realtime]==3.3.1'
-AIORTC='aiortc==1.16.0'
+AIORTC='aiortc==1.16.0 numpy==2.3.5'
 PLAYWRIGHT='playwright-core@1.65.1'
 
 retry() {
@@ -24,7 +24,8 @@ if [ "$(cat "$cache/venv/.stamp" 2>/dev/null)" != "$OPENAI" ]; then
     echo "$OPENAI" >"$cache/venv/.stamp"
 fi
 if [ "$(cat "$cache/venv/.stamp-aiortc" 2>/dev/null)" != "$AIORTC" ]; then
-    retry "$cache/venv/bin/pip" install -q --disable-pip-version-check "$AIORTC"
+    # shellcheck disable=SC2086 # two packages
+    retry "$cache/venv/bin/pip" install -q --disable-pip-version-check $AIORTC
     echo "$AIORTC" >"$cache/venv/.stamp-aiortc"
 fi
 if [ "$(cat "$cache/node/.stamp" 2>/dev/null)" != "$PLAYWRIGHT" ]; then
