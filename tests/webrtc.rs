@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "webrtc/http.rs"]
+mod http;
 #[path = "webrtc/lines.rs"]
 mod lines;
 #[path = "webrtc/offers.rs"]

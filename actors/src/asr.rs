@@ -316,6 +316,8 @@ impl State {
         let mut memory = lock(&self.args.memory);
         let old = memory.window.len().saturating_sub(IDLE_MAX);
         memory.window.drain(..old);
+        // A long answer must not keep its room for the rest of the session.
+        memory.window.shrink_to(IDLE_MAX);
         *memory = Memory { window: std::mem::take(&mut memory.window), ..Memory::default() };
     }
 

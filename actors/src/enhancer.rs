@@ -22,6 +22,10 @@ use crate::types::Epoch;
 /// How soon to look again whether the playout has room.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// Samples that go through the chain at a time: 100 ms. A voice hands over whole sentences, and what lies between
+/// the steps must not be as long as they are.
+const PIECE: usize = SPEAK_RATE as usize / 10;
+
 /// What the stage is started with.
 pub struct Args {
     /// From the TTS stage.
@@ -81,8 +85,8 @@ impl Actor for Enhancer {
             chain: Voice::new(SPEAK_RATE, args.gain),
             resampler: None,
             epoch: Epoch::default(),
-            wide: Vec::with_capacity(SPEAK_RATE as usize),
-            ready: Vec::with_capacity(SPEAK_RATE as usize),
+            wide: Vec::with_capacity(2 * PIECE),
+            ready: Vec::with_capacity(2 * PIECE),
             waiting: VecDeque::new(),
             clause: 0,
             looking: false,
@@ -155,18 +159,17 @@ impl State {
         if self.clause == 0 && self.ready.is_empty() {
             self.args.reporter.tell(Report::AudioMade { epoch: self.epoch });
         }
-        self.wide.clear();
-        if rate == SPEAK_RATE {
-            self.wide.extend_from_slice(samples);
-        } else {
-            if self.resampler.as_ref().is_none_or(|r| r.from_rate() != rate) {
-                self.resampler = Some(Resampler::new(rate, SPEAK_RATE)?);
-            }
-            if let Some(r) = &mut self.resampler {
-                r.process(samples, &mut self.wide);
-            }
+        if rate != SPEAK_RATE && self.resampler.as_ref().is_none_or(|r| r.from_rate() != rate) {
+            self.resampler = Some(Resampler::new(rate, SPEAK_RATE)?);
         }
-        self.through_chain();
+        for piece in samples.chunks(PIECE) {
+            self.wide.clear();
+            match &mut self.resampler {
+                Some(resampler) if rate != SPEAK_RATE => resampler.process(piece, &mut self.wide),
+                _ => self.wide.extend_from_slice(piece),
+            }
+            self.through_chain();
+        }
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use crate::gpu::{Submitter, within};
 use crate::lane::Lane;
 use crate::rag::DraftRequest;
 use crate::session::{Report, Reporter};
-use crate::types::Epoch;
+use crate::types::{Epoch, Stage};
 
 /// A first clause is cut at a comma from so many characters on: it lets speech begin early, and is
 /// still long enough to sound like a phrase.
@@ -45,8 +45,9 @@ const AHEAD_DUE_MS: u64 = 2_000;
 /// How soon to look again whether the voice has room: it reads a clause at a time, each takes a while.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Tokens that may wait to be read: as many as the longest reply has.
-pub const TOKENS_LANE: usize = 4096;
+/// Tokens that may wait to be read: ten seconds of the quickest model. A stage that reads nothing for so long is
+/// dead, and what is dropped is counted.
+pub const TOKENS_LANE: usize = 1024;
 
 /// Clauses that may wait to be spoken: the longest reply there may be has fewer (4096 tokens, a dozen a clause).
 pub const CLAUSES_LANE: usize = 512;
@@ -157,14 +158,15 @@ impl Actor for Llm {
 impl State {
     fn begin(&mut self, draft: DraftRequest) {
         self.stop();
-        let tokens = self.tokens.clone();
+        let (tokens, reporter) = (self.tokens.clone(), self.args.reporter.clone());
         let epoch = draft.epoch;
         let job = Job::Generate {
             prompt: Prompt { messages: draft.messages, unfinished: false },
             sampling: draft.sampling,
             sink: Box::new(move |event| {
-                // As long as the longest reply, so there is room; a drop would be counted.
-                tokens.push_latest((epoch, event));
+                if tokens.push_latest((epoch, event)) {
+                    reporter.dropped(Stage::Llm, "tokens_full");
+                }
             }),
         };
         let cancel = self.args.submitter.submit(job, within(DUE_MS), draft.stake);

@@ -141,7 +141,9 @@ impl Actor for Tts {
             Msg::Void(epoch) => state.void(epoch),
             Msg::Append(clause) => {
                 // A failed reply ends here; its lane has room, since nobody writes it any more.
-                state.args.clauses.push_latest(clause);
+                if state.args.clauses.push_latest(clause) {
+                    state.args.reporter.dropped(Stage::Tts, "clauses_full");
+                }
             }
             Msg::Spoken(epoch, result) => state.spoken(epoch, *result),
             Msg::Configure(style, language, aloud) => {
@@ -239,6 +241,7 @@ impl State {
     fn speak(&mut self, clause: &Clause, ahead_ms: u64, me: &ActorRef<Msg>) {
         let epoch = clause.epoch;
         let (speech, cell) = (self.args.speech.clone(), Arc::clone(&self.args.current));
+        let reporter = self.args.reporter.clone();
         // A stage that was started anew speaks the clause anew: what its predecessor handed on is skipped,
         // and what the predecessor's order still makes is not handed on any more.
         let (order, delivered) = {
@@ -250,7 +253,9 @@ impl State {
             let mut current = current(&cell);
             if current.order == order {
                 current.delivered += samples.len();
-                speech.push_latest(Speech::Samples(epoch, samples.to_vec(), rate));
+                if speech.push_latest(Speech::Samples(epoch, samples.to_vec(), rate)) {
+                    reporter.dropped(Stage::Tts, "speech_full");
+                }
             }
         });
         let me = me.clone();

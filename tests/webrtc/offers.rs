@@ -1,75 +1,15 @@
-//! Calls as HTTP sees them: offers that are refused and leave nothing, and many that come and go.
+//! Calls as HTTP sees them: offers that are refused, and what is asked of a call.
 
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
 use viva::client::ClientError;
 use viva::config::{IceServer, WebRtcSection};
 use viva_actors::ports::SessionSpec;
 
+use super::http::{HOLLOW, ask, offer, post};
 use super::support::rtc::RtcCaller;
-use super::support::{Server, WITHIN, fakes};
-
-/// An offer that looks well and that nothing can be built for.
-const HOLLOW: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n\
-c=IN IP4 0.0.0.0\r\na=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\na=fingerprint:sha-256 00\r\n\
-a=rtpmap:111 opus/48000/2\r\n";
-
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        let line = self.head.lines().find(|l| l.to_lowercase().starts_with(&format!("{name}:")))?;
-        Some(line.split_once(':')?.1.trim())
-    }
-
-    fn error(&self) -> Value {
-        serde_json::from_str::<Value>(&self.body).unwrap()["error"].clone()
-    }
-}
-
-async fn ask(server: &Server, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-    let mut stream = TcpStream::connect(server.address).await.unwrap();
-    let length = body.len();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}",
-        server.address
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    // A server that refuses a large body may reset the connection once its answer is out.
-    timeout(WITHIN, stream.read_to_end(&mut answer)).await.unwrap().ok();
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer.as_str(), ""));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_owned(), body: body.to_owned() }
-}
-
-async fn post(server: &Server, body: &str) -> Answer {
-    ask(server, "POST", "/v1/realtime/calls", "Content-Type: application/sdp\r\n", body).await
-}
-
-/// Resident memory of this process, in bytes.
-fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
-}
-
-/// Open files of this process.
-fn files() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-fn tasks() -> usize {
-    tokio::runtime::Handle::current().metrics().num_alive_tasks()
-}
+use super::support::{Server, fakes};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_offer_is_refused_by_name() {
@@ -102,13 +42,6 @@ async fn what_is_no_offer_is_refused_by_name() {
     assert!(socket.2.contains("resume_expired"));
     server.sessions(0).await;
     server.stop().await;
-}
-
-/// An offer like our own client's.
-async fn offer() -> String {
-    let fingerprint = "AB:".repeat(31) + "AB";
-    HOLLOW.replace("sha-256 00", &format!("sha-256 {fingerprint}"))
-        + "a=setup:actpass\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\n"
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,83 +143,4 @@ async fn a_full_or_late_server_refuses_before_anything_is_built() {
     assert_eq!(server.app.webrtc.as_ref().unwrap().known().0, 2);
     drop((caller, second));
     server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn refused_offers_leave_nothing() {
-    let server = Server::start().await;
-    for _ in 0..20 {
-        refuse(&server).await;
-    }
-    server.sessions(0).await;
-    sleep(Duration::from_millis(500)).await;
-    let before = (resident(), files(), tasks());
-    for _ in 0..300 {
-        refuse(&server).await;
-    }
-    server.sessions(0).await;
-    sleep(Duration::from_millis(500)).await;
-    let after = (resident(), files(), tasks());
-    // They leaked 100 KB each while their connections were not closed: 30 MB.
-    assert!(after.0 < before.0 + 10_000_000, "{} bytes more", after.0 - before.0);
-    assert!(after.1 <= before.1 + 2 && after.2 <= before.2 + 4, "{before:?} {after:?}");
-    assert_eq!(server.app.webrtc.as_ref().unwrap().known(), (0, 0));
-    server.stop().await;
-}
-
-/// One at a time, so that there is room for its session.
-async fn refuse(server: &Server) {
-    assert_eq!(post(server, HOLLOW).await.status, 400);
-    server.sessions(0).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn calls_that_come_and_go_in_any_state_leave_nothing() {
-    let webrtc = WebRtcSection { resume_s: 0, ..WebRtcSection::default() };
-    let server = Server::with_lines(fakes(), 16, SessionSpec::default(), webrtc, None).await;
-    churn(&server, 40).await;
-    let before = (resident(), files(), tasks());
-    churn(&server, 200).await;
-    let after = (resident(), files(), tasks());
-    // An ended call leaked 280 KB while a task still held its connection: 56 MB.
-    assert!(after.0 < before.0 + 16_000_000, "{} bytes more", after.0 - before.0);
-    assert!(after.1 <= before.1 + 2 && after.2 <= before.2 + 4, "{before:?} {after:?}");
-    assert_eq!(server.app.webrtc.as_ref().unwrap().known(), (0, 0));
-    assert!(server.app.webrtc_calls.is_empty() && server.app.parking.is_empty());
-    server.stop().await;
-}
-
-/// So many calls, eight at a time, each left in another way.
-async fn churn(server: &Server, calls: usize) {
-    for batch in 0..calls / 8 {
-        let calls = (0..8).map(|n| come_and_go(server, batch * 8 + n));
-        futures_util::future::join_all(calls).await;
-    }
-    timeout(WITHIN, server.sessions(0)).await.unwrap();
-    sleep(Duration::from_secs(1)).await;
-}
-
-async fn come_and_go(server: &Server, n: usize) {
-    if n % 4 == 3 {
-        // Set up, and given up before any media came.
-        let answer = post(server, &offer().await).await;
-        assert_eq!(answer.status, 201);
-        let location = answer.header("location").unwrap().to_owned();
-        sleep(Duration::from_millis(n as u64 % 50)).await;
-        ask(server, "DELETE", &location, "", "").await;
-        return;
-    }
-    let mut caller = RtcCaller::connect(server, "").await;
-    match n % 3 {
-        0 => caller.hang_up().await,
-        1 => {
-            caller.speak(300).await;
-            caller.link().leave().await;
-        }
-        _ => {
-            caller.send(serde_json::json!({"type": "response.create"})).await;
-            caller.say(None, 300).await;
-            caller.hang_up().await;
-        }
-    }
 }

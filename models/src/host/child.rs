@@ -22,6 +22,11 @@ use crate::contract::{Asr, Cancel, EngineError, Llm, Result, Tts};
 /// that gave one up.
 const JOBS_QUEUED_MAX: usize = 4;
 
+/// How far an engine gives way to other programs. Its threads take every core they are given for a tenth of a second
+/// at a time; the server's, which carry the audio, run for microseconds and must do so at once. On an idle machine it
+/// costs nothing.
+const NICE: i32 = 5;
+
 /// How long a computation may go on after the parent is gone. A step of a large model is the longest thing
 /// that cannot be cancelled.
 const ORPHAN_MS_MAX: u64 = 5_000;
@@ -72,6 +77,9 @@ pub fn serve(open: impl FnOnce() -> Result<HostedEngine>) -> Result<()> {
         .map(UnixStream::from)
         .map_err(|e| EngineError::Failed(format!("standard input cannot be used: {e}")))?;
     let reader = socket.try_clone().map_err(|e| EngineError::Failed(e.to_string()))?;
+    if let Err(error) = rustix::process::nice(NICE) {
+        eprintln!("the engine runs at the priority of the server: {error}");
+    }
     let link = Link { writer: Arc::new(Mutex::new(socket)), cancels: Arc::default(), over: Arc::default() };
     let mut engine = match open() {
         Ok(engine) => engine,
