@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use room::{Caller, LIMIT, REPLY, Room, audible};
 use viva_actors::event::{Outcome, SessionEvent, replay};
+use viva_actors::gpu::Cores;
 use viva_actors::ports::{SessionMsg, SessionSpec};
 use viva_actors::root::OpenError;
 use viva_actors::testkit::{Costs, Faults, engines};
@@ -123,4 +124,19 @@ async fn silence_is_answered_with_silence() {
     caller.send(false, 3000).await;
     assert_eq!(caller.count(|e| matches!(e, SessionEvent::SpeechStarted { .. })), 0);
     assert_eq!(caller.voice, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_clause_is_spoken_while_the_rest_is_still_being_written() {
+    let faults = Arc::new(Faults::default());
+    let slow = Costs { step_ms: 50, ..Costs::FREE };
+    // A machine of two cores, both of which the language model takes for a step.
+    let mut engines = engines(slow, &REPLY.repeat(6), &faults);
+    engines.cores = Cores { total: 2, asr: 2, llm: 2, tts: 1, turn: 0 };
+    let room = Room::with(engines, faults, 4).await;
+    let mut caller = room.caller().await;
+    caller.speak(900).await;
+    caller.wait("our voice", audible).await;
+    let clauses = caller.count(|e| matches!(e, SessionEvent::ReplyText { .. }));
+    assert!(clauses <= 4, "{clauses} clauses were written before one was spoken");
 }

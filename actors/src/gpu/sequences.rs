@@ -24,6 +24,10 @@ const IDLE_CHECK: Duration = Duration::from_millis(250);
 /// Deaths of the engine in its presence after which a generation fails.
 const STRIKES_MAX: u8 = 2;
 
+/// A text of which something has been handed on is due so much from now, whenever it is looked at: what is being written
+/// is heard after what is being spoken, so a clause to speak goes first while the voice is less than this ahead.
+const WRITING_SLACK: Duration = Duration::from_millis(400);
+
 /// What the thread is to do, in this order.
 #[derive(Debug, Default)]
 pub(super) struct Order {
@@ -194,10 +198,12 @@ impl Book {
     /// The most urgent work: its deadline, and whether it is speculative. None if there is none.
     pub(super) fn head(&mut self) -> Option<(Instant, bool)> {
         self.sweep();
-        let works = self.places.values().filter_map(|p| p.active.as_ref()).map(|a| &a.work);
-        let head = works
-            .chain(self.waiting.iter().map(|(_, w)| w))
-            .map(|w| (w.speculative(), w.deadline))
+        let later = Instant::now() + WRITING_SLACK;
+        let due = |a: &Active| if a.delivered > 0 { a.work.deadline.max(later) } else { a.work.deadline };
+        let active = self.places.values().filter_map(|p| p.active.as_ref());
+        let head = active
+            .map(|a| (a.work.speculative(), due(a)))
+            .chain(self.waiting.iter().map(|(_, w)| (w.speculative(), w.deadline)))
             .min()
             .map(|(s, d)| (d, s));
         // Places to close are tidied up even when nobody generates.
