@@ -60,7 +60,7 @@ weights: build ## fetch the weights of PROFILE
 
 weights-test: build
 	$(VIVA) models pull --profile default --profile test
-	$(VIVA) models pull --profile quality --only embed
+	$(VIVA) models pull --profile quality --only embed --only asr
 
 lint: crates ## formatting and lints, as the tests demand them
 	cargo fmt --all --check

@@ -27,8 +27,15 @@ pub struct Chosen {
     pub cores: Cores,
 }
 
-/// Tokens of one sequence: a 300-token system prompt and about twenty turns of 80 tokens.
-const CONTEXT: u32 = 2048;
+/// Tokens of one sequence: a long system prompt of 1,000 and half an interview's turns. It costs nothing until it
+/// is used, since all sequences share one cache.
+const CONTEXT: u32 = 4096;
+
+/// Bytes of English a token stands for, on the safe side: 4.4 on our scripts, less with names and figures.
+const BYTES_PER_TOKEN: usize = 3;
+
+/// Tokens the chat template may put around the messages of a conversation.
+const TEMPLATE_TOKENS: usize = 160;
 
 impl Chosen {
     /// The profile's engines with the configuration's own in their place. Fails when a file that is needed
@@ -102,6 +109,16 @@ impl Chosen {
             programs.push("piper");
         }
         programs
+    }
+
+    /// Bytes a prompt may have, so that with an answer of `max_tokens` it fits the model's context.
+    pub fn prompt_chars_max(&self, max_tokens: u32) -> usize {
+        let context = match &self.llm {
+            LlmSpec::Llama(llama) => llama.context,
+            // Every model that is served these days has that much.
+            LlmSpec::Openai(_) => CONTEXT,
+        };
+        (context as usize).saturating_sub(max_tokens as usize + TEMPLATE_TOKENS) * BYTES_PER_TOKEN
     }
 
     /// The voice's name on the wire: its file's, or the remote model's.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use viva::config::Config;
 use viva::engines::Chosen;
-use viva_actors::event::{LogEntry, SessionEvent, replay};
+use viva_actors::event::{LogEntry, Outcome, SessionEvent, replay};
 use viva_actors::ports::{Out, SessionMsg, SessionPorts};
 use viva_actors::root::{Limits, Viva};
 use viva_models::audio::decode_file;
@@ -20,8 +20,14 @@ const WITHIN: Duration = Duration::from_secs(40);
 const FRAME: usize = 320;
 
 async fn start() -> (Viva, SessionPorts) {
+    start_patient(1.0).await
+}
+
+/// With silences waited for so many times as long.
+async fn start_patient(patience: f32) -> (Viva, SessionPorts) {
     let mut config = Config::default();
     config.models.profile = "test".into();
+    config.turn.patience = patience;
     let spec = config.session_spec();
     let viva = Viva::start(Chosen::of(&config).unwrap().engines(), Limits { sessions: 2 }).await.unwrap();
     let began = Instant::now();
@@ -34,7 +40,7 @@ async fn start() -> (Viva, SessionPorts) {
 }
 
 fn clip(name: &str) -> Vec<f32> {
-    let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/interview");
+    let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
     decode_file(&folder.join(name), 60).unwrap().resampled(16_000).unwrap()
 }
 
@@ -86,11 +92,11 @@ fn ended(e: &SessionEvent) -> bool {
 async fn a_conversation_on_real_engines_is_decided_the_same_again() {
     let (viva, ports) = start().await;
     let mut caller = Caller::new(ports);
-    caller.say(&clip("team.opus")).await;
+    caller.say(&clip("interview/team.opus")).await;
     caller.hush_until("our voice", 1, |e| matches!(e, SessionEvent::ReplyAudible { .. })).await;
     // An interruption, which is a turn of its own.
     caller.say(&[0.0; 8 * FRAME]).await;
-    caller.say(&clip("interrupt.opus")).await;
+    caller.say(&clip("interview/interrupt.opus")).await;
     caller.hush_until("two replies' ends", 2, ended).await;
     let log = caller.log().await;
     let decided = log.iter().filter(|e| matches!(e.event, SessionEvent::Decided { .. })).count();
@@ -121,7 +127,7 @@ async fn a_recogniser_that_is_stuck_in_mid_utterance_is_replaced_and_nothing_is_
     let mut caller = Caller::new(ports);
     let recogniser = || viva.readiness().engines.iter().find(|e| e.kind == "asr").unwrap().pid;
     let stuck = recogniser().unwrap();
-    let clip = clip("team.opus");
+    let clip = clip("interview/team.opus");
     let (first, rest) = clip.split_at(clip.len() / 2);
     caller.say(first).await;
     assert!(Command::new("kill").args(["-STOP", &stuck.to_string()]).status().unwrap().success());
@@ -141,6 +147,123 @@ async fn a_recogniser_that_is_stuck_in_mid_utterance_is_replaced_and_nothing_is_
     );
     assert_ne!(recogniser(), Some(stuck), "a new process");
     assert!(!Path::new(&format!("/proc/{stuck}")).exists(), "a stopped process stays for ever");
+    drop(caller);
+    viva.drain(Duration::from_millis(100)).await;
+}
+
+/// Processor time a process has used, in hundredths of a second.
+fn ticks(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+    // User and system time: fields 14 and 15 of proc(5), counted from after the name.
+    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+}
+
+/// Kills it once it has computed for 30 ms more than now, so in the middle of its work. Returns when it is done.
+fn kill_at_work(pid: u32) -> std::thread::JoinHandle<()> {
+    let idle = ticks(pid).unwrap();
+    std::thread::spawn(move || {
+        let began = Instant::now();
+        while ticks(pid).is_some_and(|now| now < idle + 3) {
+            assert!(began.elapsed() < WITHIN, "it never worked");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_killed_at_work_costs_time_and_nothing_else() {
+    for kind in ["asr", "llm", "tts"] {
+        let (viva, ports) = start().await;
+        let mut caller = Caller::new(ports);
+        let engine = || viva.readiness().engines.iter().find(|e| e.kind == kind).unwrap().clone();
+        let killer = kill_at_work(engine().pid.unwrap());
+        caller.say(&clip("interview/team.opus")).await;
+        let began = Instant::now();
+        caller.hush_until("the reply's end", 1, ended).await;
+        killer.join().unwrap();
+        let text = caller.seen.iter().find_map(|e| match e {
+            SessionEvent::TurnEnded { text, .. } => Some(text.to_lowercase()),
+            _ => None,
+        });
+        let (outcome, heard) = caller
+            .seen
+            .iter()
+            .find_map(|e| match e {
+                SessionEvent::ReplyEnded { outcome, heard, .. } => Some((outcome.clone(), heard.clone())),
+                _ => None,
+            })
+            .unwrap();
+        println!("{kind}: {:?}, {text:?}, {outcome:?} {heard:?}", began.elapsed());
+        assert!(text.unwrap().contains("team of four"), "{kind}");
+        assert!(!heard.is_empty() && !matches!(outcome, Outcome::Failed(_)), "{kind}: {outcome:?}");
+        assert_eq!(engine().restarts, 1, "{kind} was opened again");
+        drop(caller);
+        viva.drain(Duration::from_millis(100)).await;
+    }
+}
+
+/// Lower-case words without punctuation.
+fn plain(text: &str) -> Vec<String> {
+    text.to_lowercase()
+        .split_whitespace()
+        .map(|w| w.chars().filter(|c| c.is_alphanumeric()).collect::<String>())
+        .filter(|w| !w.is_empty())
+        .collect()
+}
+
+/// Words to change, add or remove.
+fn word_errors(said: &[String], heard: &[String]) -> usize {
+    let mut row: Vec<usize> = (0..=heard.len()).collect();
+    for (i, a) in said.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in heard.iter().enumerate() {
+            let change = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[heard.len()]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_answer_with_pauses_is_one_turn_and_all_of_it_is_heard() {
+    let data: toml::Table =
+        toml::from_str(&std::fs::read_to_string("tests/data/answers/answers.toml").unwrap()).unwrap();
+    let said = data["long"]["logistics-crisis"].as_str().unwrap();
+    let (viva, ports) = start_patient(2.0).await;
+    let mut caller = Caller::new(ports);
+    let mut seconds = 0;
+    for part in 1..=6 {
+        let samples = clip(&format!("answers/logistics-crisis-{part}.opus"));
+        seconds += samples.len() / 16_000;
+        caller.say(&samples).await;
+        if part < 6 {
+            // Long enough to make the words before it final (`turn.freeze_ms`).
+            caller.say(&[0.0; 50 * FRAME]).await;
+        }
+    }
+    assert!(seconds >= 25, "{seconds} s of speech");
+    caller.hush_until("the reply's end", 1, ended).await;
+    let turns: Vec<&String> = caller
+        .seen
+        .iter()
+        .filter_map(|e| match e {
+            SessionEvent::TurnEnded { text, .. } => Some(text),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(turns.len(), 1, "{turns:#?}");
+    let frozen = caller.seen.iter().filter(|e| matches!(e, SessionEvent::CallerWords { .. })).count();
+    let (said, heard) = (plain(said), plain(turns[0]));
+    let errors = word_errors(&said, &heard);
+    println!("{errors} word errors in {}, {frozen} pieces told: {}", said.len(), turns[0]);
+    let repeated = heard.windows(6).enumerate().find(|(i, six)| heard[i + 1..].windows(6).any(|w| w == *six));
+    assert_eq!(repeated, None, "nothing is said twice");
+    assert!(frozen >= 4, "words are told while the caller still speaks: {frozen}");
+    // Tiny weights, a synthetic voice, harbours by name and numbers written as figures: 19 of 100 were seen.
+    assert!(errors * 4 <= said.len(), "{errors} of {}", said.len());
     drop(caller);
     viva.drain(Duration::from_millis(100)).await;
 }

@@ -17,6 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::tungstenite::Message;
+use viva::config::WebRtcSection;
+use viva::edge::protocol::session_object::Offer;
 use viva_actors::ports::SessionSpec;
 use viva_models::registry::{OnnxSpec, VadSpec, open_vad};
 
@@ -230,6 +232,50 @@ async fn a_caller_who_vanishes_in_mid_word_leaves_nothing() {
         drop(caller);
         server.sessions(0).await;
     }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_lasts_too_long_is_told_and_closed() {
+    let offer = Offer { session_s_max: 1, ..support::offer(SessionSpec::default()) };
+    let server = Server::with_offer(fakes(), 8, offer, WebRtcSection::default(), None).await;
+    let mut caller = Caller::connect(server.address, "").await;
+    let error = caller.until("error").await;
+    assert_eq!(error["error"]["code"], "session_expired", "{error}");
+    let (code, _) = loop {
+        if let Err(closed) = caller.next().await {
+            break closed;
+        }
+    };
+    assert_eq!(code, 1000);
+    server.sessions(0).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_asks_faster_than_it_is_answered_is_read_no_further_and_served_in_order() {
+    let server = Server::start().await;
+    let mut caller = Caller::connect(server.address, "").await;
+    let (updates, before) = (3_000, resident());
+    for n in 0..updates {
+        caller
+            .send(json!({"type": "session.update", "session": {"type": "realtime",
+            "instructions": format!("update {n}")}}))
+            .await;
+        // It reads what it is sent, or it would be a client of another kind.
+        while caller.seen.len() + 200 < n {
+            caller.next().await.unwrap();
+        }
+    }
+    loop {
+        let updated = caller.until("session.updated").await;
+        if updated["session"]["instructions"] == format!("update {}", updates - 1) {
+            break;
+        }
+    }
+    let updated = caller.seen.iter().filter(|e| e["type"] == "session.updated").count();
+    assert_eq!(updated, updates);
+    assert!(resident() < before + (100 << 20), "{} to {}", before, resident());
     server.stop().await;
 }
 

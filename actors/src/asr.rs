@@ -133,6 +133,8 @@ pub struct State {
     args: Args,
     ticket: u64,
     running: Option<Cancel>,
+    /// The caller went on before the words of their pause were there: they are final when they come.
+    freeze_due: bool,
     next_at: MediaTime,
 }
 
@@ -154,7 +156,7 @@ impl Actor for Asr {
         args.listened.attach(Box::new(move || {
             me.cast(Msg::Doorbell).ok();
         }));
-        Ok(State { args, ticket: 0, running: None, next_at: MediaTime(0) })
+        Ok(State { args, ticket: 0, running: None, freeze_due: false, next_at: MediaTime(0) })
     }
 
     async fn handle(&self, me: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
@@ -223,11 +225,17 @@ impl State {
         recent.extend(window.iter());
     }
 
-    fn transcribe(&mut self, pause: Option<u32>, me: &ActorRef<Msg>) {
+    /// Voids the recognition under way.
+    fn void(&mut self) {
         if let Some(running) = self.running.take() {
             running.cancel();
         }
         self.ticket += 1;
+        self.freeze_due = false;
+    }
+
+    fn transcribe(&mut self, pause: Option<u32>, me: &ActorRef<Msg>) {
+        self.void();
         let ticket = self.ticket;
         let samples: Vec<f32> = lock(&self.args.memory).window.iter().copied().collect();
         let length = samples.len();
@@ -267,10 +275,15 @@ impl State {
     fn go_on(&mut self, freeze: bool) {
         if freeze {
             let latest = lock(&self.args.memory).latest.take();
-            if let Some((text, samples)) = latest {
-                self.freeze(&text, samples);
-                return;
+            match latest {
+                Some((text, samples)) => {
+                    // One more recognition of the same words would say them once more behind the final ones.
+                    self.void();
+                    self.freeze(&text, samples);
+                }
+                None => self.freeze_due = self.running.is_some(),
             }
+            return;
         }
         lock(&self.args.memory).latest = None;
     }
@@ -280,6 +293,8 @@ impl State {
         let mut memory = lock(&self.args.memory);
         let samples = samples.min(memory.window.len());
         memory.window.drain(..samples);
+        // It began where the window began.
+        memory.latest = None;
         if text.is_empty() {
             return;
         }
@@ -309,10 +324,7 @@ impl State {
     }
 
     fn close(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.cancel();
-        }
-        self.ticket += 1;
+        self.void();
         let mut memory = lock(&self.args.memory);
         let old = memory.window.len().saturating_sub(IDLE_MAX);
         memory.window.drain(..old);
@@ -326,8 +338,10 @@ impl State {
             return;
         }
         self.running = None;
+        let freeze = std::mem::take(&mut self.freeze_due);
         match (r.pause, r.result) {
             (_, Err(EngineError::Cancelled)) => {}
+            (Some(_), Ok(answer)) if freeze => self.freeze(&answer.value.text, r.samples),
             (Some(pause), Ok(answer)) => {
                 let heard = answer.value;
                 let text = {

@@ -64,11 +64,6 @@ impl Conversation {
         &self.items
     }
 
-    /// Name of the last item.
-    pub fn last_id(&self) -> Option<ItemId> {
-        self.items.last().map(|i| i.id.clone())
-    }
-
     /// The item of that name.
     pub fn get(&self, id: &str) -> Option<&Item> {
         self.items.iter().find(|i| i.id == id)
@@ -115,15 +110,11 @@ impl Conversation {
     /// take turns.
     pub fn messages(&self, instructions: &str, words: Option<&str>, chars_max: usize) -> Vec<Message> {
         let mut room = chars_max.saturating_sub(instructions.len());
+        let step = room / 2;
         let last_max = room.max(LAST_MIN);
         let words = words.map(|words| tail(words.trim(), last_max)).filter(|words| !words.is_empty());
         room = room.saturating_sub(words.map_or(0, str::len));
-        let mut first = self.items.len();
-        for (i, item) in self.items.iter().enumerate().rev() {
-            let Some(left) = room.checked_sub(item.text.len() + 16) else { break };
-            room = left;
-            first = i;
-        }
+        let first = self.first_within(room, step);
         let mut messages: Vec<Message> = Vec::with_capacity(self.items.len() - first + 2);
         let mut say = |role: Role, text: &str| {
             let text = text.trim();
@@ -150,7 +141,28 @@ impl Conversation {
         }
         messages
     }
+
+    /// The first item of those that fit into so many bytes. What no longer fits goes half a prompt at a time:
+    /// the engine keeps what it has read up to where a prompt differs from the last one, and if the oldest item
+    /// went at every turn it would read the whole conversation again at every turn.
+    fn first_within(&self, room: usize, step: usize) -> usize {
+        let size = |item: &Item| item.text.len() + AROUND;
+        let mut left = self.items.iter().map(size).sum::<usize>();
+        let step = step.max(1);
+        let keep = left.saturating_sub(left.saturating_sub(room).div_ceil(step) * step);
+        for (i, item) in self.items.iter().enumerate() {
+            // A long item goes only when it has to.
+            if left <= keep || (left <= room && size(item) > step) {
+                return i;
+            }
+            left -= size(item);
+        }
+        self.items.len()
+    }
 }
+
+/// Bytes a message has around its text in a prompt: the template's markers.
+const AROUND: usize = 16;
 
 /// Bytes that what was said last has in a prompt, however long the instructions are: a paragraph.
 const LAST_MIN: usize = 500;
@@ -199,7 +211,7 @@ mod tests {
         assert_eq!(m.len(), 4);
         assert_eq!(m[1].content, "some words some words");
         assert_eq!(m[3].content, "and now");
-        let short = c.messages("be kind", None, 40);
+        let short = c.messages("be kind", None, 50);
         assert_eq!(short.len(), 2, "only the last item fits");
         assert_eq!(short[1].role, Role::Assistant);
     }
@@ -219,6 +231,30 @@ mod tests {
         let m = c.messages(&"x".repeat(5_000), Some("I did."), 2_000);
         assert_eq!(m[1].content, "I did.", "whatever the instructions");
         assert_eq!(tail("äöü", 3), "ü", "never half a letter");
+    }
+
+    #[test]
+    fn a_long_conversation_loses_its_beginning_seldom_and_much_at_a_time() {
+        let mut c = Conversation::default();
+        let (mut beginnings, mut last) = (Vec::new(), String::new());
+        for i in 0..200 {
+            let role = if i % 2 == 0 { Role::User } else { Role::Assistant };
+            c.insert(item(&i.to_string(), role, &format!("item {i} {}", "word ".repeat(20))), Place::Last)
+                .unwrap();
+            let m = c.messages("be kind", Some("and now"), 4_000);
+            let bytes: usize = m.iter().map(|m| m.content.len()).sum();
+            assert!(bytes <= 4_000 && (i < 40 || bytes > 1_500), "{bytes} bytes at {i}");
+            assert!(
+                m.iter().any(|m| m.content.contains(&format!("item {i} "))),
+                "the latest is always there"
+            );
+            if m[1].content != last {
+                last.clone_from(&m[1].content);
+                beginnings.push(i);
+            }
+        }
+        // 200 items of 125 bytes pass a window of 4,000 that moves by 2,000: sixteen a move.
+        assert!((8..=14).contains(&beginnings.len()), "{beginnings:?}");
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct SessionSpec {
     pub listening: ListeningConfig,
     /// Folder for a recording of both sides; only used with consent.
     pub recordings: Option<PathBuf>,
+    /// Bytes a prompt may have, instructions and conversation together: what the model's context holds.
+    pub prompt_chars_max: usize,
     /// Frames sent ahead of real time, milliseconds; at most 120. Below 20 nothing is sent ahead: one frame a
     /// tick, and these milliseconds are how much a tick may come early.
     pub lead_ms: u32,
@@ -112,6 +114,8 @@ impl Default for SessionSpec {
             },
             listening: ListeningConfig::default(),
             recordings: None,
+            // About 1,500 tokens: a context of 2,048 with room for the answer.
+            prompt_chars_max: 6_000,
             lead_ms: 20,
         }
     }
@@ -174,6 +178,8 @@ pub enum SessionMsg {
     GetItem(ItemId, RpcReplyPort<Option<Item>>),
     /// The client played only so many milliseconds of this item. Answers with the text that is left.
     TruncateItem(ItemId, u64, RpcReplyPort<Result<String, TruncateError>>),
+    /// Answer once everything before this is done.
+    Settled(RpcReplyPort<()>),
     /// The log so far.
     Log(RpcReplyPort<Vec<Arc<LogEntry>>>),
     /// Make a stage fail, to see the restart table at work.

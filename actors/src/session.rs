@@ -41,10 +41,6 @@ pub use report::{Report, Reporter};
 /// Lines of the log a session keeps: hours of conversation at about 20 lines a turn.
 pub const LOG_MAX: usize = 50_000;
 
-/// Characters of conversation a prompt may have: about 1,500 tokens, which leaves room for the answer in a
-/// context of 2,048.
-const PROMPT_CHARS_MAX: usize = 6_000;
-
 /// The shortest wait before the clock is looked at again; a stream that stalls must not spin.
 const TIMER_MIN: Duration = Duration::from_millis(20);
 
@@ -102,6 +98,8 @@ pub struct State {
     /// The reply that was cut and whose playout has not said yet where.
     cutting: Option<Reply>,
     options: crate::ports::ResponseOptions,
+    /// Of a prompt, bytes.
+    prompt_chars_max: usize,
     started: Instant,
     log: Vec<Arc<LogEntry>>,
     seq: u64,
@@ -162,6 +160,7 @@ impl Actor for Session {
             reply: None,
             cutting: None,
             options: Default::default(),
+            prompt_chars_max: spec.prompt_chars_max,
             started: Instant::now(),
             log: Vec::new(),
             seq: 0,

@@ -50,6 +50,8 @@ pub struct Faults {
     pub tts_deaths: AtomicU32,
     /// The language model dies in its next steps.
     pub llm_deaths: AtomicU32,
+    /// Letters the voice was given.
+    pub tts_letters: AtomicU32,
     /// Times the language model was opened.
     pub llm_opened: AtomicU32,
 }
@@ -273,6 +275,7 @@ impl Tts for FakeTts {
     fn speak(&mut self, job: &TtsJob, _cancel: &Cancel, sink: &mut dyn FnMut(&[f32])) -> Result<()> {
         cost(self.costs.tts_ms);
         dies(&self.faults.tts_deaths)?;
+        self.faults.tts_letters.fetch_add(job.text.len() as u32, Ordering::AcqRel);
         let length = job.text.len() * 60 * RATE as usize / 1000;
         sink(&tone(220.0, length, RATE));
         Ok(())

@@ -23,6 +23,10 @@ use crate::types::{Epoch, Stage};
 /// moment be heard.
 pub const AHEAD_MS: u64 = 8_000;
 
+/// With so much to play a clause may wait for the one before it to have passed the enhancer: that takes
+/// milliseconds, and we look again far sooner than it is played.
+const CALM_MS: u64 = 1_000;
+
 /// How soon to look again whether the voice may go on.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -217,7 +221,9 @@ impl State {
                 if self.args.clauses.is_empty() {
                     return true;
                 }
-                if ahead >= AHEAD_MS || self.args.speech.len() > SPEECH_LANE / 2 {
+                // What is on its way through the enhancer counts too, once there is enough to play meanwhile.
+                let under_way = ahead > CALM_MS && !self.args.speech.is_empty();
+                if ahead >= AHEAD_MS || under_way || self.args.speech.len() > SPEECH_LANE / 2 {
                     return false;
                 }
                 held.clause = self.args.clauses.pop();

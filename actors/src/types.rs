@@ -127,15 +127,6 @@ impl MediaTime {
     }
 }
 
-/// Something of one draft.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Stamped<T> {
-    /// Which draft.
-    pub epoch: Epoch,
-    /// What.
-    pub data: T,
-}
-
 /// The stages of a session's graph, in the audio's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

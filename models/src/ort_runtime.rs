@@ -1,5 +1,7 @@
 //! The ONNX Runtime library: loaded once per process, and how sessions on it are made.
 
+mod ffi;
+
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -26,34 +28,10 @@ pub fn init(library: &Path) -> Result<()> {
     let absolute = std::path::absolute(library).unwrap_or_else(|_| library.to_path_buf());
     let unusable =
         |why: String| EngineError::Invalid(format!("{} is no usable ONNX Runtime: {why}", library.display()));
-    probe(&absolute).map_err(unusable)?;
+    ffi::probe(&absolute).map_err(unusable)?;
     let environment = ort::init_from(&absolute).map_err(|e| unusable(e.to_string()))?;
     environment.with_telemetry(false).commit();
     *loaded = Some(library.to_path_buf());
-    Ok(())
-}
-
-/// Looks whether ort can load the library. It must not find out itself: ort 2.0.0-rc.12 makes its error with
-/// a call into the library whose loading has just failed, and waits for itself for ever.
-fn probe(library: &Path) -> std::result::Result<(), String> {
-    // SAFETY: the initialisers that run are those of a file the operator configured as ONNX Runtime, as they
-    // do when ort loads it; it stays loaded.
-    let handle = unsafe { libloading::Library::new(library) }.map_err(|e| e.to_string())?;
-    let handle = std::mem::ManuallyDrop::new(handle);
-    // SAFETY: the type is the one ort's own bindings give this function.
-    let base =
-        unsafe { handle.get::<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(b"OrtGetApiBase") }
-            .map_err(|e| e.to_string())?;
-    // SAFETY: ONNX Runtime answers with a table and a text that live as long as the library; the table is
-    // checked before it is read.
-    let version = unsafe {
-        let table = base().as_ref().ok_or("it has no interface")?;
-        std::ffi::CStr::from_ptr((table.GetVersionString)()).to_string_lossy()
-    };
-    let minor = version.split('.').nth(1).and_then(|n| n.parse::<u32>().ok());
-    if minor.is_none_or(|minor| minor < ort::MINOR_VERSION) {
-        return Err(format!("it is version {version}; 1.{} or later is needed", ort::MINOR_VERSION));
-    }
     Ok(())
 }
 

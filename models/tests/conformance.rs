@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod engines;
+mod openai_server;
+#[path = "conformance/served.rs"]
+mod served;
 
 use engines::*;
 use viva_models::audio::Resampler;
+use viva_models::enhance::{RnNoise, RnNoise16};
 use viva_models::registry::*;
 use viva_models::*;
 
@@ -155,6 +159,192 @@ fn check_embedder(opened: Opened<dyn Embedder>) {
     }
     let dot = |a: usize, b: usize| vectors[a].iter().zip(&vectors[b]).map(|(x, y)| x * y).sum::<f32>();
     assert!(dot(0, 1) > dot(0, 2) + 0.2, "{} against {}", dot(0, 1), dot(0, 2));
+}
+
+/// What one sequence did in one step: its text, and its end where it came to one.
+fn of_seq(events: &[StepEvent], seq: SeqId) -> (String, Option<StopReason>) {
+    let (mut text, mut end) = (String::new(), None);
+    for event in events {
+        match event {
+            StepEvent::Token { seq: s, piece } if *s == seq => text += piece,
+            StepEvent::Done { seq: s, piece, reason, tokens } if *s == seq => {
+                assert!(*tokens > 0);
+                text += piece;
+                end = Some(*reason);
+            }
+            StepEvent::Failed { seq: s, error } if *s == seq => panic!("{error}"),
+            _ => {}
+        }
+    }
+    (text, end)
+}
+
+/// Reads the prompt and writes the whole answer.
+fn write(llm: &mut dyn Llm, seq: SeqId, prompt: &Prompt, sampling: &Sampling) -> (String, StopReason) {
+    let begun = llm.begin(seq, prompt, sampling).unwrap();
+    assert!(begun.reused_tokens <= begun.prompt_tokens);
+    let mut left = begun.prompt_tokens - begun.reused_tokens;
+    while left > 0 {
+        let before = left;
+        let plan = StepPlan { prefill: vec![(seq, 32)], decode: vec![] };
+        for event in llm.step(&plan).unwrap() {
+            if let StepEvent::Prefilled { left: still, .. } = event {
+                left = still;
+            }
+        }
+        assert!(left < before, "a prompt goes on at every step");
+    }
+    let mut text = String::new();
+    for _ in 0..2_000 {
+        let plan = StepPlan { prefill: vec![], decode: vec![seq] };
+        let (piece, end) = of_seq(&llm.step(&plan).unwrap(), seq);
+        text += &piece;
+        if let Some(reason) = end {
+            return (text, reason);
+        }
+    }
+    panic!("it never ends: {text}");
+}
+
+fn asked(question: &str) -> Prompt {
+    let message = |role, content: &str| Message { role, content: content.into() };
+    Prompt {
+        messages: vec![message(Role::System, "You are brief."), message(Role::User, question)],
+        unfinished: false,
+    }
+}
+
+fn check_llm(opened: Opened<dyn Llm>) {
+    let Opened { mut engine, pid } = opened;
+    let info = engine.info();
+    assert!(!info.model.is_empty() && info.context >= 512 && info.sequences >= 2, "{info:?}");
+    let greedy = Sampling { max_tokens: 24, ..Sampling::default() };
+    let name = info.model.clone();
+    let colour = asked("What colour is the sky on a clear day? One word.");
+    let (first, reason) =
+        timed(&format!("{name}, an answer"), pid, || write(&mut *engine, SeqId(0), &colour, &greedy));
+    println!("  {first:?}, {reason:?}");
+    assert!(!first.trim().is_empty());
+    let (again, _) = write(&mut *engine, SeqId(1), &colour, &greedy);
+    assert_eq!(first, again, "greedy is the same in every sequence");
+    let short = Sampling { max_tokens: 3, ..Sampling::default() };
+    let (_, reason) = write(&mut *engine, SeqId(0), &asked("Count from one to fifty."), &short);
+    assert_eq!(reason, StopReason::Length);
+    let stop = Sampling { max_tokens: 60, stop: vec!["3".into(), "three".into()], ..Sampling::default() };
+    let count = asked("Count: 1, 2, 3, 4, 5. Now you, from 1 to 9, in digits.");
+    let (text, _) = write(&mut *engine, SeqId(0), &count, &stop);
+    assert!(!text.contains('3') && !text.contains("three"), "a stop text is no part of the answer: {text:?}");
+    // Two at once are each their own.
+    let pair = [(SeqId(0), colour.clone()), (SeqId(1), asked("Name one animal."))];
+    let mut left = pair.clone().map(|(seq, prompt)| {
+        let begun = engine.begin(seq, &prompt, &greedy).unwrap();
+        (seq, begun.prompt_tokens - begun.reused_tokens)
+    });
+    let (mut texts, mut ended) = ([String::new(), String::new()], [false; 2]);
+    for _ in 0..500 {
+        let mut plan = StepPlan::default();
+        for (i, (seq, left)) in left.iter().enumerate().filter(|(i, _)| !ended[*i]) {
+            let _ = i;
+            if *left > 0 { plan.prefill.push((*seq, 16)) } else { plan.decode.push(*seq) }
+        }
+        if plan == StepPlan::default() {
+            break;
+        }
+        let events = engine.step(&plan).unwrap();
+        for event in &events {
+            if let StepEvent::Prefilled { seq, left: still } = event {
+                left[seq.0 as usize].1 = *still;
+            }
+        }
+        for (i, (seq, _)) in pair.iter().enumerate() {
+            let (piece, end) = of_seq(&events, *seq);
+            texts[i] += &piece;
+            ended[i] |= end.is_some();
+        }
+    }
+    assert_eq!(ended, [true; 2]);
+    assert_eq!(texts[0], first, "a neighbour changes nothing");
+    assert_ne!(texts[0], texts[1]);
+    assert!(engine.step(&StepPlan::default()).unwrap().is_empty());
+    engine.begin(SeqId(0), &colour, &greedy).unwrap();
+    engine.stop(SeqId(0)).unwrap();
+    engine.close(SeqId(0)).unwrap();
+    engine.close(SeqId(1)).unwrap();
+    let (fresh, _) = write(&mut *engine, SeqId(0), &colour, &greedy);
+    assert_eq!(fresh, first, "a freed place is as new");
+}
+
+fn check_denoiser(denoiser: &mut dyn Denoiser) {
+    let rate = denoiser.sample_rate();
+    let frame = denoiser.frame();
+    assert!((8_000..=48_000).contains(&rate));
+    assert!((5..=40).contains(&(frame * 1000 / rate as usize)), "a frame of {frame} at {rate} Hz");
+    let power = |x: &[f32]| x.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / x.len() as f64;
+    let (mut seed, mut before, mut after) = (7u32, 0.0, 0.0);
+    for n in 0..300 {
+        let mut part: Vec<f32> = (0..frame)
+            .map(|_| {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                0.02 * ((seed >> 8) as f32 / 8_388_608.0 - 1.0)
+            })
+            .collect();
+        let loud = power(&part);
+        denoiser.process(&mut part);
+        assert!(part.iter().all(|s| s.is_finite()));
+        // It needs a moment to know what the noise is.
+        if n >= 150 {
+            (before, after) = (before + loud, after + power(&part));
+        }
+    }
+    let db = 10.0 * (before / after.max(1e-12)).log10();
+    println!("steady noise goes down by {db:.1} dB");
+    assert!(db > 2.0, "{db} dB");
+    for level in [0.0, 1.0, -1.0, 4.0, f32::MIN_POSITIVE] {
+        let mut part = vec![level; frame];
+        denoiser.process(&mut part);
+        assert!(part.iter().all(|s| s.is_finite()), "at {level}");
+    }
+}
+
+#[test]
+fn rnnoise_keeps_the_contract() {
+    check_denoiser(&mut RnNoise::new());
+    check_denoiser(&mut RnNoise16::new());
+}
+
+#[test]
+fn smollm_keeps_the_contract() {
+    check_llm(open_llm(&smollm(2)).unwrap());
+}
+
+#[test]
+fn qwen_keeps_the_contract() {
+    let spec = LlmSpec::Llama(llama("llm/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf", 2));
+    check_llm(open_llm(&spec).unwrap());
+}
+
+#[test]
+fn mpnet_keeps_the_contract() {
+    check_embedder(open_embed(&embedder("mpnet")).unwrap());
+}
+
+#[test]
+fn whisper_base_keeps_the_contract() {
+    check_asr(open_asr(&whisper("asr/ggml-base-q8_0.bin", 2)).unwrap(), 0.12);
+}
+
+#[test]
+fn remote_engines_keep_the_contracts_of_those_they_stand_in_for() {
+    let server = served::engines();
+    let remote = |timeout_ms| RemoteSpec {
+        base_url: server.base_url.clone(),
+        api_key_env: None,
+        model: "served".into(),
+        timeout_ms,
+    };
+    check_asr(open_asr(&AsrSpec::Openai(remote(30_000))).unwrap(), 0.12);
+    check_tts(open_tts(&TtsSpec::Openai(remote(30_000))).unwrap());
+    check_llm(open_llm(&LlmSpec::Openai(remote(30_000))).unwrap());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::time::Instant;
 
 use clap::Args;
 use comfy_table::{Table, presets};
@@ -10,7 +11,7 @@ use sysinfo::System;
 use viva_models::audio::{LISTEN_RATE, Resampler, SPEAK_RATE};
 use viva_models::enhance::Limiter;
 use viva_models::registry::{self, OnnxSpec, VadSpec, find_binary};
-use viva_models::{VAD_WINDOW, VadJob, VadState};
+use viva_models::{AsrJob, Cancel, EngineError, Style, TtsJob, VAD_WINDOW, VadJob, VadState};
 
 use super::serve::ServeArgs;
 use crate::config::Config;
@@ -94,6 +95,7 @@ fn examine(config: &Config) -> Vec<Finding> {
             findings.push(Finding::ok("weights", found));
             findings.extend(chosen.programs().into_iter().map(program));
             findings.push(onnx_runtime(&chosen.vad));
+            findings.extend(started(&chosen));
         }
         Err(error) => {
             let profile = &config.models.profile;
@@ -116,6 +118,51 @@ fn program(name: &'static str) -> Finding {
             "engine",
             error.to_string(),
             format!("run: cargo build --release -p viva-engine-{name}, or name its folder in VIVA_ENGINES"),
+        ),
+    }
+}
+
+/// Opens every engine as `serve` would, one after the other, and gives it the least it can do.
+fn started(chosen: &Chosen) -> Vec<Finding> {
+    let work = Cancel::new();
+    let hears = || {
+        let mut asr = registry::open_asr(&chosen.asr)?.engine;
+        let second = vec![0.0; LISTEN_RATE as usize];
+        asr.transcribe(&AsrJob { samples: second, ..AsrJob::default() }, &work)?;
+        Ok(asr.name().to_owned())
+    };
+    let scores = || {
+        let mut turn = registry::open_turn(&chosen.turn)?.engine;
+        turn.score(&[vec![0.0; LISTEN_RATE as usize].into()])?;
+        Ok(turn.name().to_owned())
+    };
+    let writes = || Ok(registry::open_llm(&chosen.llm)?.engine.info().model);
+    let speaks = || {
+        let mut tts = registry::open_tts(&chosen.tts)?.engine;
+        let mut samples = 0;
+        let job = TtsJob { text: "Yes.".into(), style: Style::default(), language: None };
+        tts.speak(&job, &work, &mut |chunk| samples += chunk.len())?;
+        match samples {
+            0 => Err(EngineError::Failed("it says nothing".into())),
+            _ => Ok(tts.name().to_owned()),
+        }
+    };
+    vec![
+        opened("turn detector", scores),
+        opened("recogniser", hears),
+        opened("language model", writes),
+        opened("voice", speaks),
+    ]
+}
+
+fn opened(check: &'static str, open: impl FnOnce() -> Result<String, EngineError>) -> Finding {
+    let began = Instant::now();
+    match open() {
+        Ok(name) => Finding::ok(check, format!("{name} works, {:.1} s", began.elapsed().as_secs_f64())),
+        Err(error) => Finding::fail(
+            check,
+            error.to_string(),
+            "run: viva models verify; if all is well there, build the engines again with: make engines",
         ),
     }
 }

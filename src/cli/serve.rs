@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use viva_actors::gpu::Engines;
+use viva_actors::ports::SessionSpec;
 use viva_actors::recorder::check_folder;
 use viva_actors::recorder::sweep::keep_sweeping;
 use viva_actors::root::{Limits, Viva};
@@ -94,8 +95,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let config = args.load()?;
     telemetry::init_log(&config.log).context("the log could not be started")?;
     let metrics = telemetry::init_metrics().context("the metrics could not be started")?;
-    let (engines, voice) = engines(&config, args.engines)?;
     let mut spec = config.session_spec();
+    let (engines, voice) = engines(&config, args.engines, &mut spec)?;
     let voice = presets::give_voice(&mut spec, voice);
     if let Some(folder) = &spec.recordings {
         check_folder(folder).map_err(|error| {
@@ -154,8 +155,12 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The engines, and the name of their voice.
-fn engines(config: &Config, choice: EngineChoice) -> anyhow::Result<(Engines, String)> {
+/// The engines, and the name of their voice. What they can hold bounds what a session may ask.
+fn engines(
+    config: &Config,
+    choice: EngineChoice,
+    spec: &mut SessionSpec,
+) -> anyhow::Result<(Engines, String)> {
     if choice == EngineChoice::Fake {
         let engines = testkit::engines(testkit::Costs::SMALL_CPU, FAKE_REPLY, &Arc::default());
         return Ok((engines, "fake".into()));
@@ -170,6 +175,7 @@ fn engines(config: &Config, choice: EngineChoice) -> anyhow::Result<(Engines, St
         find_binary(program)?;
     }
     let voice = chosen.voice_name();
+    spec.prompt_chars_max = chosen.prompt_chars_max(spec.voice.sampling.max_tokens);
     Ok((chosen.engines(), voice))
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ractor::ActorRef;
@@ -27,6 +28,10 @@ use super::transport::{Frame, Inbound, Lost, Transport};
 
 /// A reply that was asked for counts as under way for so long before the session says that it began.
 const ASKED_FOR: Duration = Duration::from_secs(2);
+
+/// What a session may be told before we look whether it keeps up: far more than a conversation needs at once, and
+/// few enough that their events fit the way out.
+const AHEAD_MAX: u32 = 32;
 
 /// WebSocket close codes, which other transports translate to their own.
 pub mod close {
@@ -54,6 +59,8 @@ pub struct Call<T> {
     pub(super) queued_reply: Option<Box<ResponseOptions>>,
     asked: Option<Instant>,
     events: u64,
+    /// What the session was told since it was last seen to keep up.
+    ahead: AtomicU32,
     ended: Option<String>,
     expires: Instant,
     /// Where its client may come back to; none for one that would not know how.
@@ -133,6 +140,7 @@ pub async fn run<T: Transport + 'static>(transport: T, ports: SessionPorts, begi
         queued_reply: None,
         asked: None,
         events: 0,
+        ahead: AtomicU32::new(0),
         ended: None,
         expires: Instant::now() + Duration::from_secs(offer.session_s_max),
         // Only a client of ours knows what to do with a token.
@@ -290,7 +298,10 @@ impl<T: Transport + 'static> Call<T> {
 
     async fn inbound(&mut self, heard: Inbound) -> Result<(), End> {
         match heard {
-            Inbound::Event(text) => self.request(&text).await?,
+            Inbound::Event(text) => {
+                self.request(&text).await?;
+                self.keep_in_step().await;
+            }
             Inbound::Audio(samples) => {
                 self.intake.push(&samples);
             }
@@ -389,7 +400,19 @@ impl<T: Transport + 'static> Call<T> {
 
     /// Tells the session. One that has ended closes its queue, and that ends the call.
     pub(super) fn tell(&self, message: SessionMsg) {
+        self.ahead.fetch_add(1, Ordering::Relaxed);
         self.control.0.cast(message).ok();
+    }
+
+    /// Waits for the session to have done what it was told, once that is much. A mailbox has no bound of its own, so
+    /// a client that asks faster than a session can answer is read no further until it has caught up.
+    async fn keep_in_step(&mut self) {
+        if *self.ahead.get_mut() < AHEAD_MAX {
+            return;
+        }
+        *self.ahead.get_mut() = 0;
+        // A session that does not answer has ended, and its queue ends the call.
+        self.ask(SessionMsg::Settled).await.ok();
     }
 
     /// Tells the caller.

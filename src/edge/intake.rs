@@ -6,6 +6,7 @@
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use viva_actors::lane::Lane;
+use viva_actors::metrics as m;
 use viva_actors::ports::MIC_CHUNK_MAX;
 use viva_models::audio::{
     AudioError, G711, G711_RATE, LISTEN_RATE, Resampler, SPEAK_RATE, g711_decode, pcm16_decode,
@@ -142,7 +143,10 @@ impl Intake {
         let (mut at, mut lost) = (0, false);
         while self.pending.len() - at >= CHUNK {
             let n = ((self.pending.len() - at) / CHUNK * CHUNK).min(MIC_CHUNK_MAX);
-            lost |= self.mic.push_latest(self.pending[at..at + n].into());
+            if self.mic.push_latest(self.pending[at..at + n].into()) {
+                lost = true;
+                metrics::counter!(m::DROPS, "stage" => "edge", "reason" => "mic_full").increment(1);
+            }
             at += n;
         }
         self.pending.drain(..at);

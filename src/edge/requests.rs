@@ -183,7 +183,7 @@ impl<T: Transport + 'static> Call<T> {
             let message = format!("Conversation already has an active response in progress: {name}.");
             return Err(ErrorBody::invalid("conversation_already_has_active_response", message, None));
         }
-        let (options, own) = checked_response(params)?;
+        let (options, own) = checked_response(params, self.offer.spec.prompt_chars_max)?;
         self.mapper.expect(own);
         self.reply_asked();
         // What was committed must have become words before the reply reads them.
@@ -206,7 +206,7 @@ impl<T: Transport + 'static> Call<T> {
         Ok(Vec::new())
     }
 
-    async fn ask<R: Send + 'static>(
+    pub(super) async fn ask<R: Send + 'static>(
         &self,
         message: impl FnOnce(RpcReplyPort<R>) -> SessionMsg,
     ) -> Result<R, ErrorBody> {
@@ -279,7 +279,10 @@ fn shown(text: &str) -> String {
     text.chars().take(ITEM_ID_MAX).collect()
 }
 
-fn checked_response(params: ResponseParams) -> Result<(ResponseOptions, Own), ErrorBody> {
+fn checked_response(
+    params: ResponseParams,
+    prompt_chars_max: usize,
+) -> Result<(ResponseOptions, Own), ErrorBody> {
     if params.conversation.as_deref().is_some_and(|c| c != "auto") {
         let message = "Replies outside the conversation are not supported; leave 'conversation' at 'auto'.";
         return Err(ErrorBody::invalid("unsupported", message, Some("response.conversation")));
@@ -300,8 +303,8 @@ fn checked_response(params: ResponseParams) -> Result<(ResponseOptions, Own), Er
         Some(limit) => limit.checked("response.max_output_tokens")?,
         None => None,
     };
-    let instructions =
-        params.instructions.map(|text| checked_instructions(text, "response.instructions")).transpose()?;
+    let checked = |text| checked_instructions(text, prompt_chars_max, "response.instructions");
+    let instructions = params.instructions.map(checked).transpose()?;
     let options = ResponseOptions { instructions, max_tokens, spoken };
     Ok((options, Own { spoken, metadata: params.metadata }))
 }
@@ -347,8 +350,24 @@ mod tests {
     }
 
     #[test]
+    fn an_item_has_so_many_bytes_and_not_one_more() {
+        let of = |n: usize| {
+            item(json!({"type": "message", "role": "user",
+                "content": [{"type": "input_text", "text": "x".repeat(n)}]}))
+        };
+        assert_eq!(of(ITEM_TEXT_MAX).unwrap().text.len(), ITEM_TEXT_MAX);
+        assert_eq!(of(ITEM_TEXT_MAX + 1).unwrap_err().param.as_deref(), Some("item.content"));
+        let named = |n: usize| {
+            item(json!({"type": "message", "role": "user", "id": "i".repeat(n),
+                "content": [{"type": "input_text", "text": "x"}]}))
+        };
+        assert!(named(ITEM_ID_MAX).is_ok());
+        assert_eq!(named(ITEM_ID_MAX + 1).unwrap_err().param.as_deref(), Some("item.id"));
+    }
+
+    #[test]
     fn a_forced_tool_is_refused_and_an_offered_one_is_not() {
-        let check = |value: Value| checked_response(serde_json::from_value(value).unwrap());
+        let check = |value: Value| checked_response(serde_json::from_value(value).unwrap(), 600);
         assert!(check(json!({"tools": [{"type": "function", "name": "f"}], "tool_choice": "auto"})).is_ok());
         let forced = check(json!({"tool_choice": {"type": "function", "name": "f"}})).unwrap_err();
         assert_eq!(forced.code.as_deref(), Some("unsupported"));

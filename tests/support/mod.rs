@@ -52,6 +52,10 @@ pub fn fakes() -> Engines {
     engines(Costs { asr_ms: 20, turn_ms: 5, prefill_ms: 5, step_ms: 2, tts_ms: 20 }, REPLY, &Arc::default())
 }
 
+pub fn offer(spec: SessionSpec) -> Offer {
+    Offer { model: "viva".into(), voices: vec!["hum".into()], spec, session_s_max: 600 }
+}
+
 impl Server {
     pub async fn start() -> Self {
         Self::with(fakes(), 8, SessionSpec::default()).await
@@ -69,12 +73,22 @@ impl Server {
         webrtc: WebRtcSection,
         network: Option<Impairment>,
     ) -> Self {
+        Self::with_offer(engines, sessions, offer(spec), webrtc, network).await
+    }
+
+    /// With what it offers.
+    pub async fn with_offer(
+        engines: Engines,
+        sessions: usize,
+        offer: Offer,
+        webrtc: WebRtcSection,
+        network: Option<Impairment>,
+    ) -> Self {
         let viva = Viva::start(engines, Limits { sessions }).await.unwrap();
         // On the family that the lines are on.
         let ip = webrtc.listen.first().map_or([127, 0, 0, 1].into(), SocketAddr::ip);
         let listener = TcpListener::bind((ip, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let offer = Offer { model: "viva".into(), voices: vec!["hum".into()], spec, session_s_max: 600 };
         let mut app = App::new(viva.clone(), offer, vec!["https://friend.example".into()], true);
         app.metrics = Some(metrics());
         app.webrtc = match webrtc.enabled {

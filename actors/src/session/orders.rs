@@ -40,6 +40,9 @@ impl State {
                 let truncated = self.truncate(&id, ms);
                 reply.send(truncated).ok();
             }
+            SessionMsg::Settled(reply) => {
+                reply.send(()).ok();
+            }
             SessionMsg::Log(reply) => {
                 reply.send(self.log.clone()).ok();
             }

@@ -16,7 +16,7 @@ use crate::types::Epoch;
 use crate::{asr, llm, rag, tts};
 
 use super::report::Report;
-use super::{CallerTurn, PROMPT_CHARS_MAX, State};
+use super::{CallerTurn, State};
 
 /// A reply under way.
 pub(super) struct Reply {
@@ -102,7 +102,7 @@ impl State {
         let request = DraftRequest {
             epoch,
             pause: self.caller.pause.map(|(pause, _)| pause),
-            messages: self.conversation.messages(instructions, words.as_deref(), PROMPT_CHARS_MAX),
+            messages: self.conversation.messages(instructions, words.as_deref(), self.prompt_chars_max),
             sampling,
             stake: Stake::Draft(epoch, self.soil.lanes.certain.clone()),
         };
@@ -142,7 +142,7 @@ impl State {
     /// Has the LLM read words of the caller's ahead, and say whether their sentence ends at this pause.
     pub(super) fn read_ahead(&mut self, words: &str, pause: Option<u32>) {
         let messages =
-            self.conversation.messages(&self.settings.voice.instructions, Some(words), PROMPT_CHARS_MAX);
+            self.conversation.messages(&self.settings.voice.instructions, Some(words), self.prompt_chars_max);
         self.graph.llm.cast(llm::Msg::Prefill(messages, pause)).ok();
     }
 

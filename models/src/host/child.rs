@@ -234,3 +234,28 @@ impl Link {
         self.cancels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::AsrJob;
+    use crate::host::wire::FrameReader;
+
+    #[test]
+    fn so_many_jobs_wait_and_the_next_is_told_at_once() {
+        let (ours, mut parents) = UnixStream::pair().unwrap();
+        let link = Link { writer: Arc::new(Mutex::new(ours)), cancels: Arc::default(), over: Arc::default() };
+        let (jobs, _waiting) = sync_channel(JOBS_QUEUED_MAX);
+        for job in 0..=JOBS_QUEUED_MAX as u64 {
+            assert!(link.queue(Request::Transcribe { job, body: AsrJob::default() }, &jobs));
+        }
+        let told: Option<Reply> = FrameReader::default().poll(&mut parents).unwrap();
+        let Some(Reply::Finished { job, outcome: Err(EngineError::Failed(why)) }) = told else {
+            panic!("{told:?}")
+        };
+        assert_eq!(job, JOBS_QUEUED_MAX as u64);
+        assert!(why.contains("4 jobs"), "{why}");
+        assert_eq!(link.cancels().len(), JOBS_QUEUED_MAX, "what was refused leaves nothing");
+    }
+}

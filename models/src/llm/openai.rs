@@ -44,12 +44,6 @@ impl OpenAiLlm {
         Self { client: Client::new(remote), info, streams: HashMap::new(), doorbell: sync_channel(1) }
     }
 
-    /// Sets what the endpoint's model can hold.
-    pub fn with_limits(mut self, context: u32, sequences: u32) -> Self {
-        (self.info.context, self.info.sequences) = (context, sequences.clamp(1, SEQUENCES));
-        self
-    }
-
     /// Takes what has arrived for those who decode; true when that was anything.
     fn collect(&mut self, decode: &[SeqId], events: &mut Vec<StepEvent>) -> bool {
         let before = events.len();

@@ -57,19 +57,23 @@ fn unbracketed(text: &str, closing: &mut Option<char>) -> String {
     out
 }
 
-/// Longest phrase looked for in a loop, words.
-const PHRASE_WORDS_MAX: usize = 12;
+/// Longest phrase looked for in a loop, words: a long sentence.
+const PHRASE_WORDS_MAX: usize = 24;
 
-/// Whether the text says one phrase over and over: whisper's way of failing. Nobody says a word six times
-/// or a phrase of three words and more four times running, and where somebody does, a second decode at full
-/// context costs time but no words.
+/// Whether the text says one phrase over and over: whisper's way of failing. Nobody says a word six times,
+/// a phrase of three words four times, or six words and more twice running, and where somebody does, a second
+/// decode at full context costs time but no words.
 pub(crate) fn repeats_itself(words: &[Word]) -> bool {
     let plain: Vec<String> = words
         .iter()
         .map(|w| w.text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect())
         .collect();
     (1..=PHRASE_WORDS_MAX).any(|n| {
-        let allowed = if n < 3 { 6 } else { 4 };
+        let allowed = match n {
+            ..3 => 6,
+            3..6 => 4,
+            _ => 2,
+        };
         let mut same = 0;
         plain.iter().zip(plain.iter().skip(n)).any(|(a, b)| {
             same = if a == b { same + 1 } else { 0 };
@@ -140,6 +144,8 @@ mod tests {
         check("I was I was I was in the team", false);
         check("the the the the the the the", true);
         check("and then I went home and then I went home. and then I went home and then I went home", true);
+        check("once a year we practice it. Once a year we practice it, although people complain", true);
+        check("we had to wait, we had to wait for the parts", false);
         check("and then we went there and then we came back and then we", false);
     }
 }

@@ -85,7 +85,8 @@ impl SessionObject {
         }
         let mut next = self.clone();
         if let Some(text) = patch.instructions {
-            next.instructions = checked_instructions(text, "session.instructions")?;
+            next.instructions =
+                checked_instructions(text, offer.spec.prompt_chars_max, "session.instructions")?;
         }
         if let Some(modalities) = &patch.output_modalities {
             next.output_modalities = checked_modality(modalities, "session.output_modalities")?;
@@ -319,12 +320,13 @@ fn checked_format(format: Format, param: &str) -> Result<Format, ErrorBody> {
     }
 }
 
-/// Instructions of a length that can be read.
-pub fn checked_instructions(text: String, param: &str) -> Result<String, ErrorBody> {
-    if text.len() <= INSTRUCTIONS_MAX {
+/// Instructions of a length that can be read, and that leaves a third of the prompt to the conversation.
+pub fn checked_instructions(text: String, prompt_chars_max: usize, param: &str) -> Result<String, ErrorBody> {
+    let max = INSTRUCTIONS_MAX.min(prompt_chars_max / 3 * 2);
+    if text.len() <= max {
         return Ok(text);
     }
-    let what = format!("{} bytes are more than {INSTRUCTIONS_MAX}", text.len());
+    let what = format!("{} bytes are more than the {max} this server's model has room for", text.len());
     Err(ErrorBody::invalid("string_above_max_length", format!("Invalid '{param}': {what}."), Some(param)))
 }
 

@@ -74,6 +74,22 @@ fn each_mistake_names_its_field() {
 }
 
 #[test]
+fn what_is_too_long_is_refused_by_field_and_what_just_fits_is_taken() {
+    let prompt = SessionSpec::default().prompt_chars_max;
+    let instructions = |n: usize| patched(json!({"type": "realtime", "instructions": "x".repeat(n)}));
+    assert!(instructions(prompt / 3 * 2).is_ok());
+    let error = instructions(prompt / 3 * 2 + 1).unwrap_err();
+    assert_eq!(error.param.as_deref(), Some("session.instructions"), "{error:?}");
+    let hints = |n: usize| patched(audio(json!({"transcription": {"prompt": "x".repeat(n)}})));
+    assert!(hints(1024).is_ok());
+    let error = hints(1025).unwrap_err();
+    assert!(
+        error.param.as_deref().is_some_and(|p| p.starts_with("session.audio.input.transcription")),
+        "{error:?}"
+    );
+}
+
+#[test]
 fn a_stock_clients_voice_is_ours() {
     let object = patched(json!({"type": "realtime", "audio": {"output": {"voice": "marin"}}})).unwrap();
     assert_eq!(object.audio.output.voice, "joe");
