@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use viva_actors::gpu::policy::{Candidate, SeqView, grant, plan_step};
+use viva_actors::gpu::policy::{Candidate, PrefillBudget, Room, SeqView, grant, plan_step};
 use viva_actors::lane::Lane;
 use viva_actors::turn::{Input, TurnConfig, TurnMachine};
 use viva_actors::types::MediaTime;
@@ -169,12 +169,14 @@ fn policy(c: &mut Criterion) {
     let candidates = links.iter().enumerate().map(|(link, &cores)| Candidate {
         link,
         deadline_us: (link as u64 * 7_919) % 6_000,
+        cost_us: 1_000 * link as u64,
         speculative: link % 3 == 2,
         cores,
     });
     let candidates: Vec<Candidate> = candidates.collect();
+    let room = Room { free: 2, total: 2, lean: false };
     group.bench_function("grant, 6 engines with work", |b| {
-        b.iter_batched_ref(|| candidates.clone(), |all| grant(all, 2, 2), BatchSize::SmallInput);
+        b.iter_batched_ref(|| candidates.clone(), |all| grant(all, room), BatchSize::SmallInput);
     });
     // Every fourth brings a prompt, every fifth may be for nothing.
     let view = |seq: u32| SeqView {
@@ -184,9 +186,10 @@ fn policy(c: &mut Criterion) {
         speculative: seq.is_multiple_of(5),
         suspect: false,
     };
+    let budget = PrefillBudget::by_cost(4_000);
     let sequences: Vec<SeqView> = (0..SEQUENCES).map(view).collect();
     group.bench_function("plan_step, 64 sequences", |b| {
-        b.iter_batched_ref(|| sequences.clone(), |all| plan_step(all), BatchSize::SmallInput);
+        b.iter_batched_ref(|| sequences.clone(), |all| plan_step(all, budget), BatchSize::SmallInput);
     });
 }
 

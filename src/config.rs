@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
+use viva_actors::gpu::binding::{Quality, Serves};
 use viva_actors::ports::SessionSpec;
 use viva_actors::turn::{Endpointing, TurnConfig};
 use viva_models::registry::{AsrSpec, EmbedSpec, LlmSpec, TtsSpec, TurnSpec, VadSpec};
@@ -136,6 +137,8 @@ pub struct SessionSection {
     pub instructions: String,
     /// BCP-47 primary tag.
     pub language: String,
+    /// How good the engines should be, where there are several of a kind.
+    pub quality: Quality,
     /// Tokens of a reply.
     pub max_tokens: u32,
     /// 0 is greedy.
@@ -157,6 +160,7 @@ impl Default for SessionSection {
             interviewer: presets::INTERVIEWER.into(),
             instructions: String::new(),
             language: spec.language,
+            quality: spec.quality,
             max_tokens: spec.voice.sampling.max_tokens,
             temperature: spec.voice.sampling.temperature,
             top_p: spec.voice.sampling.top_p,
@@ -219,6 +223,20 @@ pub struct EnginesSection {
     pub vad: Option<VadSpec>,
     pub turn: Option<TurnSpec>,
     pub embed: Option<EmbedSpec>,
+    pub more_asr: Vec<MoreEngine<AsrSpec>>,
+    pub more_llm: Vec<MoreEngine<LlmSpec>>,
+    pub more_tts: Vec<MoreEngine<TtsSpec>>,
+}
+
+/// `[[engines.more_*]]`: an engine beside the one there is, for other sessions or for when that one cannot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoreEngine<S> {
+    /// What it is there for.
+    #[serde(default)]
+    pub serves: Serves,
+    /// Which engine.
+    pub with: S,
 }
 
 /// What flags say; they go before everything else.
@@ -386,6 +404,7 @@ impl Config {
         let mut spec = SessionSpec::default();
         let s = &self.session;
         spec.language.clone_from(&s.language);
+        spec.quality = s.quality;
         if !s.instructions.trim().is_empty() {
             spec.voice.instructions.clone_from(&s.instructions);
         } else if let Some(preset) = presets::interviewer(&s.interviewer) {

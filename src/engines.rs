@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use viva_actors::gpu::{Cores, Engines};
+use viva_actors::gpu::{Cores, Engines, More};
 use viva_models::fetch::{FetchError, Weights};
 use viva_models::registry::{
     self, AsrSpec, EmbedSpec, LlamaSpec, LlmSpec, OnnxSpec, PiperSpec, TtsSpec, TurnSpec, VadSpec,
     WhisperSpec,
 };
 
-use crate::config::Config;
+use crate::config::{Config, EnginesSection};
 
 /// The engines a configuration asks for, by their settings.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub struct Chosen {
     pub tts: TtsSpec,
     /// Only when the configuration names one: nothing looks anything up yet, and it costs memory.
     pub embed: Option<EmbedSpec>,
+    /// Beside these.
+    pub more: EnginesSection,
     /// How they share the machine.
     pub cores: Cores,
 }
@@ -92,23 +94,23 @@ impl Chosen {
                 })
             }),
             embed: engines.embed.clone(),
+            more: engines.clone(),
             cores,
         })
     }
 
     /// The programs of engines that are processes, by the name the registry finds them under.
     pub fn programs(&self) -> Vec<&'static str> {
-        let mut programs = Vec::new();
-        if matches!(self.asr, AsrSpec::Whisper(_)) {
-            programs.push("whisper");
-        }
-        if matches!(self.llm, LlmSpec::Llama(_)) {
-            programs.push("llama");
-        }
-        if matches!(self.tts, TtsSpec::Piper(_)) {
-            programs.push("piper");
-        }
-        programs
+        let more = &self.more;
+        let mut asr = std::iter::once(&self.asr).chain(more.more_asr.iter().map(|m| &m.with));
+        let mut llm = std::iter::once(&self.llm).chain(more.more_llm.iter().map(|m| &m.with));
+        let mut tts = std::iter::once(&self.tts).chain(more.more_tts.iter().map(|m| &m.with));
+        let native = [
+            ("whisper", asr.any(|spec| matches!(spec, AsrSpec::Whisper(_)))),
+            ("llama", llm.any(|spec| matches!(spec, LlmSpec::Llama(_)))),
+            ("piper", tts.any(|spec| matches!(spec, TtsSpec::Piper(_)))),
+        ];
+        native.into_iter().filter(|(_, needed)| *needed).map(|(name, _)| name).collect()
     }
 
     /// Bytes a prompt may have, so that with an answer of `max_tokens` it fits the model's context.
@@ -133,7 +135,19 @@ impl Chosen {
 
     /// What the scheduler opens, and opens again when one dies.
     pub fn engines(self) -> Engines {
-        let Self { vad, turn, asr, llm, tts, embed, cores } = self;
+        let Self { vad, turn, asr, llm, tts, embed, more, cores } = self;
+        let asr_more = more.more_asr.into_iter().map(|m| {
+            let cores = if let AsrSpec::Whisper(whisper) = &m.with { whisper.threads as u32 } else { REMOTE };
+            (m.serves, More::Asr(Arc::new(move || registry::open_asr(&m.with)), cores))
+        });
+        let llm_more = more.more_llm.into_iter().map(|m| {
+            let cores = if let LlmSpec::Llama(llama) = &m.with { llama.threads as u32 } else { REMOTE };
+            (m.serves, More::Llm(Arc::new(move || registry::open_llm(&m.with)), cores))
+        });
+        let tts_more = more.more_tts.into_iter().map(|m| {
+            let cores = if let TtsSpec::Piper(piper) = &m.with { piper.threads as u32 } else { REMOTE };
+            (m.serves, More::Tts(Arc::new(move || registry::open_tts(&m.with)), cores))
+        });
         Engines {
             vad: Arc::new(move || registry::open_vad(&vad)),
             turn: Arc::new(move || registry::open_turn(&turn)),
@@ -143,10 +157,14 @@ impl Chosen {
             embed: embed.map(|spec| -> viva_actors::gpu::device::Opener<dyn viva_models::Embedder> {
                 Arc::new(move || registry::open_embed(&spec))
             }),
+            more: asr_more.chain(llm_more).chain(tts_more).collect(),
             cores,
         }
     }
 }
+
+/// Cores of this machine that an engine elsewhere occupies.
+const REMOTE: u32 = 0;
 
 /// Weights below this move one token as fast on one core as on two (135M: 60 against 39 to 59 tokens a
 /// second); larger ones are bound by more than one core's memory bandwidth.

@@ -6,36 +6,51 @@
 //! its link opens it again and runs what was lost once more (see [`device`], [`sequences`]); a crash of
 //! this actor ends the server's sessions, since nothing can be answered without it: the root restarts it.
 //!
-//! The decisions themselves are pure and lie in [`policy`].
+//! *When an engine hangs* the watchdog kills its process after [`STUCK_AFTER`], and it is a crash like another.
+//!
+//! The decisions themselves are pure and lie in [`policy`] (who runs), [`binding`] (on which engine) and [`load`] (how
+//! many sessions).
 
+pub mod binding;
+mod cost;
 pub mod device;
+pub mod load;
 pub mod policy;
+mod queue;
 mod sequences;
 pub mod work;
+mod writer;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use viva_models::{Asr, Cancel, Embedder, EngineError, Llm, Tts, TurnDetector, Vad};
 
 use crate::lane::Lane;
 use crate::metrics as m;
 
-use device::{LinkHandle, LinkStatus, Opener, spawn_link};
-use policy::Candidate;
-use sequences::{Book, LlmLink, Outcome, spawn_llm};
+use binding::{Serves, Want};
+use device::{LinkStatus, Opener};
+use load::{Load, Meter};
+use policy::{Candidate, Room};
+use queue::{Done, Kind, Link};
+use sequences::Outcome;
 use work::{Job, Stake, Work};
+use writer::Writer;
 
 /// Work of one session that may wait to be read by the scheduler. By construction a session has at most
 /// one window, one decision, two recognitions, two clauses, one lookup and one text under way.
 const SUBMISSIONS: usize = 16;
 
-/// Windows, decisions or lookups that run in one call: what a session limit of a few hundred can bring
-/// at once; beyond it a batch gains nothing more (measured up to 64).
-const BATCH_MAX: usize = 64;
+/// How often the device's load is looked at, and whether an engine hangs.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A batch that takes longer than this is never done: the longest recognition, clause or step we have seen takes 3 s
+/// on two busy cores.
+const STUCK_AFTER: Duration = Duration::from_secs(20);
 
 /// The engines a server runs on.
 #[derive(Clone)]
@@ -52,8 +67,21 @@ pub struct Engines {
     pub tts: Opener<dyn Tts>,
     /// Embeds.
     pub embed: Option<Opener<dyn Embedder>>,
+    /// For other languages and qualities than these, and to spill to.
+    pub more: Vec<(Serves, More)>,
     /// How they share the machine.
     pub cores: Cores,
+}
+
+/// One engine more of a kind.
+#[derive(Clone)]
+pub enum More {
+    /// Recognises, on so many cores.
+    Asr(Opener<dyn Asr>, u32),
+    /// Writes.
+    Llm(Opener<dyn Llm>, u32),
+    /// Speaks.
+    Tts(Opener<dyn Tts>, u32),
 }
 
 /// Cores of the device and how many of them each engine occupies while it works.
@@ -86,6 +114,8 @@ impl Default for Cores {
 pub struct EngineStatus {
     /// `vad`, `turn`, `asr`, `llm`, `tts`, `embed`.
     pub kind: &'static str,
+    /// What it is there for.
+    pub serves: Serves,
     /// Whether it is open.
     pub up: bool,
     /// How often it was opened again.
@@ -100,24 +130,47 @@ pub struct EngineStatus {
 pub enum GpuMsg {
     /// A session's submission lane has work.
     Doorbell(u64),
-    /// A new session's lane.
-    Register(u64, Lane<Work>),
+    /// A new session's lane, and what engines it wants.
+    Register(u64, Lane<Work>, Want),
+    /// From now on this session wants others.
+    Wants(u64, Want),
     /// A session is gone: what it waits for is void, its place in the cache is free.
     Released(u64),
-    /// An engine finished its batch.
-    Idle(usize),
-    /// The language model finished an order.
+    /// An engine finished its batch, or is open.
+    Idle(IdleReport),
+    /// A language model finished an order.
     Stepped(Box<SteppedReport>),
+    /// It is time to look at the load and for engines that hang.
+    Look,
+    /// What the scheduler holds.
+    Counts(RpcReplyPort<Counts>),
     /// Fail, to see the restart table at work.
     #[cfg(any(test, feature = "testkit"))]
     Panic,
 }
 
-/// What the language model's thread reports.
-pub struct SteppedReport(Outcome);
+/// What the scheduler holds for those it serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Sessions and others that may ask for work.
+    pub clients: usize,
+    /// Pieces of work that wait.
+    pub queued: usize,
+    /// Places taken in the language models' caches.
+    pub places: usize,
+}
 
-/// The kinds of engines that take jobs, in the order of their links.
-const KINDS: [&str; 5] = ["vad", "turn", "asr", "tts", "embed"];
+/// What an engine's thread reports.
+pub struct IdleReport {
+    link: usize,
+    done: Option<Done>,
+}
+
+/// What a language model's thread reports.
+pub struct SteppedReport {
+    writer: usize,
+    outcome: Outcome,
+}
 
 /// A session's way to the scheduler. The last clone's drop releases everything the session holds there.
 #[derive(Clone)]
@@ -137,17 +190,22 @@ impl Drop for SubmitterInner {
 }
 
 impl Submitter {
-    /// Registers a session.
-    pub fn register(gpu: &ActorRef<GpuMsg>) -> Self {
+    /// Registers a session, or whoever else wants work done.
+    pub fn register(gpu: &ActorRef<GpuMsg>, want: Want) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let key = NEXT.fetch_add(1, Ordering::Relaxed);
         let lane = Lane::new(SUBMISSIONS);
-        gpu.cast(GpuMsg::Register(key, lane.clone())).ok();
+        gpu.cast(GpuMsg::Register(key, lane.clone(), want)).ok();
         let bell = gpu.clone();
         lane.attach(Box::new(move || {
             bell.cast(GpuMsg::Doorbell(key)).ok();
         }));
         Self(Arc::new(SubmitterInner { key, lane, gpu: gpu.clone() }))
+    }
+
+    /// From now on for other engines.
+    pub fn want(&self, want: Want) {
+        self.0.gpu.cast(GpuMsg::Wants(self.0.key, want)).ok();
     }
 
     /// Asks for work to be done by `deadline`. Returns the flag that makes it void. A full lane fails
@@ -167,37 +225,44 @@ impl Submitter {
 /// The scheduler.
 pub struct Gpu;
 
-/// The scheduler's state.
-pub struct GpuState {
-    lanes: HashMap<u64, Lane<Work>>,
-    queues: [Vec<Work>; 5],
-    links: [Option<LinkHandle>; 5],
-    busy: [bool; 5],
-    cores: [u32; 5],
-    held: [u32; 5],
-    llm: LlmLink,
-    llm_busy: bool,
-    llm_cores: u32,
-    llm_held: u32,
-    book: Book,
-    total: u32,
-    free: u32,
+/// Who asks for work.
+struct Client {
+    lane: Lane<Work>,
+    want: Want,
 }
 
-/// Where the engines' status can be read without asking the actor.
+/// The scheduler's state.
+pub struct GpuState {
+    clients: HashMap<u64, Client>,
+    links: Vec<Link>,
+    writers: Vec<Writer>,
+    total: u32,
+    free: u32,
+    meter: Meter,
+    shared: Shared,
+    lean: bool,
+}
+
+/// What can be read of the scheduler without asking the actor.
 #[derive(Clone, Default)]
-pub struct Statuses(Arc<std::sync::Mutex<Vec<Known>>>);
+pub struct Shared(Arc<Mutex<Seen>>);
 
-/// An engine's kind and status.
-type Known = (&'static str, Arc<LinkStatus>);
+#[derive(Default)]
+struct Seen {
+    engines: Vec<(&'static str, Serves, Arc<LinkStatus>)>,
+    load: Load,
+    sessions: usize,
+}
 
-impl Statuses {
+impl Shared {
     /// All engines.
-    pub fn read(&self) -> Vec<EngineStatus> {
-        let list = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        list.iter()
-            .map(|(kind, s)| EngineStatus {
+    pub fn engines(&self) -> Vec<EngineStatus> {
+        self.seen()
+            .engines
+            .iter()
+            .map(|(kind, serves, s)| EngineStatus {
                 kind,
+                serves: serves.clone(),
                 up: s.up(),
                 restarts: s.restarts(),
                 pid: s.pid(),
@@ -205,61 +270,84 @@ impl Statuses {
             })
             .collect()
     }
+
+    /// How busy the device is, with the sessions there are now.
+    pub fn load(&self) -> Load {
+        let seen = self.seen();
+        Load { sessions: seen.sessions, ..seen.load }
+    }
+
+    /// So many sessions run now.
+    pub fn set_sessions(&self, count: usize) {
+        self.seen().sessions = count;
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Actor for Gpu {
     type Msg = GpuMsg;
     type State = GpuState;
-    type Arguments = (Engines, Statuses);
+    type Arguments = (Engines, Shared);
 
     async fn pre_start(
         &self,
         me: ActorRef<GpuMsg>,
-        (engines, statuses): Self::Arguments,
+        (engines, shared): Self::Arguments,
     ) -> Result<GpuState, ActorProcessingErr> {
+        let (total, cores) = (engines.cores.total, engines.cores);
+        let mut links = Vec::new();
         let idle = |link: usize| {
             let me = me.clone();
-            move || {
-                me.cast(GpuMsg::Idle(link)).ok();
+            move |done| {
+                me.cast(GpuMsg::Idle(IdleReport { link, done })).ok();
             }
         };
-        let links = [
-            Some(spawn_link("vad", engines.vad, device::run_vad, idle(0))?),
-            Some(spawn_link("turn", engines.turn, device::run_turn, idle(1))?),
-            Some(spawn_link("asr", engines.asr, device::run_asr, idle(2))?),
-            Some(spawn_link("tts", engines.tts, device::run_tts, idle(3))?),
-            match engines.embed {
-                Some(opener) => Some(spawn_link("embed", opener, device::run_embed, idle(4))?),
-                None => None,
-            },
-        ];
-        let report = me.clone();
-        let llm = spawn_llm(engines.llm, move |outcome| {
-            report.cast(GpuMsg::Stepped(Box::new(SteppedReport(outcome)))).ok();
-        })?;
-        let mut list: Vec<_> = KINDS
-            .iter()
-            .zip(&links)
-            .filter_map(|(kind, link)| link.as_ref().map(|l| (*kind, Arc::clone(&l.status))))
-            .collect();
-        list.push(("llm", Arc::clone(&llm.status)));
-        *statuses.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = list;
-        let c = engines.cores;
+        let any = Serves::default;
+        links.push(Link::spawn(Kind::Vad, any(), 0, engines.vad, device::run_vad, idle(0))?);
+        links.push(Link::spawn(Kind::Turn, any(), cores.turn, engines.turn, device::run_turn, idle(1))?);
+        links.push(Link::spawn(Kind::Asr, any(), cores.asr, engines.asr, device::run_asr, idle(2))?);
+        links.push(Link::spawn(Kind::Tts, any(), cores.tts, engines.tts, device::run_tts, idle(3))?);
+        if let Some(embed) = engines.embed {
+            links.push(Link::spawn(Kind::Embed, any(), 1, embed, device::run_embed, idle(4))?);
+        }
+        let stepped = |writer: usize| {
+            let me = me.clone();
+            move |outcome| {
+                me.cast(GpuMsg::Stepped(Box::new(SteppedReport { writer, outcome }))).ok();
+            }
+        };
+        let mut writers = vec![Writer::spawn(any(), cores.llm, engines.llm, stepped(0))?];
+        for (serves, more) in engines.more {
+            let next = idle(links.len());
+            match more {
+                More::Asr(opener, cores) => {
+                    links.push(Link::spawn(Kind::Asr, serves, cores, opener, device::run_asr, next)?);
+                }
+                More::Tts(opener, cores) => {
+                    links.push(Link::spawn(Kind::Tts, serves, cores, opener, device::run_tts, next)?);
+                }
+                More::Llm(opener, cores) => {
+                    let report = stepped(writers.len());
+                    writers.push(Writer::spawn(serves, cores, opener, report)?);
+                }
+            }
+        }
+        let of_links = links.iter().map(|l| (l.kind.name(), l.serves.clone(), Arc::clone(l.status())));
+        let of_writers = writers.iter().map(|w| ("llm", w.serves.clone(), Arc::clone(w.status())));
+        shared.seen().engines = of_links.chain(of_writers).collect();
+        me.send_interval(LOOK_EVERY, || GpuMsg::Look);
         Ok(GpuState {
-            lanes: HashMap::new(),
-            queues: Default::default(),
+            clients: HashMap::new(),
             links,
-            // Each link reports idle once its engine is open.
-            busy: [true; 5],
-            cores: [0, c.turn, c.asr, c.tts, 1],
-            held: [0; 5],
-            llm,
-            llm_busy: true,
-            llm_cores: c.llm,
-            llm_held: 0,
-            book: Book::new(),
-            total: c.total,
-            free: c.total,
+            writers,
+            total,
+            free: total,
+            meter: Meter::new(total),
+            shared,
+            lean: false,
         })
     }
 
@@ -270,31 +358,32 @@ impl Actor for Gpu {
         state: &mut GpuState,
     ) -> Result<(), ActorProcessingErr> {
         match msg {
-            GpuMsg::Register(key, lane) => {
-                state.lanes.insert(key, lane);
+            GpuMsg::Register(key, lane, want) => {
+                state.clients.insert(key, Client { lane, want });
+            }
+            GpuMsg::Wants(key, want) => {
+                if let Some(client) = state.clients.get_mut(&key) {
+                    client.want = want;
+                }
             }
             GpuMsg::Released(key) => {
-                state.lanes.remove(&key);
-                state.book.release(key);
-                for queue in &mut state.queues {
-                    drop_void(queue, |work| work.session == key);
-                }
+                state.clients.remove(&key);
+                state.writers.iter_mut().for_each(|writer| writer.book.release(key));
+                state.links.iter_mut().for_each(|link| link.drop_void(|work| work.session == key));
             }
             GpuMsg::Doorbell(key) => state.collect(key),
-            GpuMsg::Idle(link) => {
-                if state.busy[link] {
-                    state.busy[link] = false;
-                    state.free += state.held[link];
-                    state.held[link] = 0;
+            GpuMsg::Idle(IdleReport { link, done }) => state.idle(link, done),
+            GpuMsg::Stepped(report) => {
+                let SteppedReport { writer, outcome } = *report;
+                let (freed, work) = state.writers[writer].done(outcome);
+                state.free += freed;
+                if let Some((took, certain)) = work {
+                    state.meter.worked(sequences::micros(Instant::now()), took, freed.max(1), certain);
                 }
             }
-            GpuMsg::Stepped(report) => {
-                // A death while idle is reported without an order; one may be on its way all the same.
-                if report.0.ordered || state.llm_held == 0 {
-                    state.free += std::mem::take(&mut state.llm_held);
-                    state.llm_busy = false;
-                }
-                state.book.outcome(report.0);
+            GpuMsg::Look => state.look(),
+            GpuMsg::Counts(reply) => {
+                reply.send(state.counts()).ok();
             }
             #[cfg(any(test, feature = "testkit"))]
             GpuMsg::Panic => panic!("asked to"),
@@ -307,88 +396,142 @@ impl Actor for Gpu {
 impl GpuState {
     /// Reads a session's lane.
     fn collect(&mut self, key: u64) {
-        let Some(lane) = self.lanes.get(&key) else { return };
-        lane.answer();
-        while let Some(work) = lane.pop() {
-            let queue = match &work.job {
-                Job::Vad { .. } => 0,
-                Job::Turn { .. } => 1,
-                Job::Asr { .. } => 2,
-                Job::Tts { .. } => 3,
-                Job::Embed { .. } => 4,
-                Job::Generate { .. } => {
-                    self.book.submit(key, work);
-                    continue;
+        let Some(client) = self.clients.get(&key) else { return };
+        client.lane.answer();
+        while let Some(work) = client.lane.pop() {
+            let Some(kind) = Kind::of(&work.job) else {
+                let serves: Vec<Serves> = self.writers.iter().map(|w| w.serves.clone()).collect();
+                let first = binding::choose(&serves, &client.want).unwrap_or(0);
+                let other = binding::spill(&serves, &client.want);
+                let chosen = match other {
+                    Some(other) if !self.writers[first].has_room() => other,
+                    _ => first,
+                };
+                for (i, writer) in self.writers.iter_mut().enumerate().filter(|(i, _)| *i != chosen) {
+                    // What it had under way elsewhere is replaced by this.
+                    let _ = i;
+                    writer.book.release(key);
                 }
+                self.writers[chosen].book.submit(key, work);
+                continue;
             };
-            if self.links[queue].is_none() {
-                work.job.fail(EngineError::Invalid(format!("no {} engine is configured", KINDS[queue])));
+            let of_kind: Vec<usize> = (0..self.links.len()).filter(|&l| self.links[l].kind == kind).collect();
+            let serves: Vec<Serves> = of_kind.iter().map(|&l| self.links[l].serves.clone()).collect();
+            match binding::choose(&serves, &client.want) {
+                Some(chosen) => self.links[of_kind[chosen]].queue.push(work),
+                None => {
+                    work.job.fail(EngineError::Invalid(format!("no {} engine is configured", kind.name())))
+                }
+            }
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        Counts {
+            clients: self.clients.len(),
+            queued: self.links.iter().map(|link| link.queue.len()).sum::<usize>()
+                + self.writers.iter().map(|writer| writer.book.waiting()).sum::<usize>(),
+            places: self.writers.iter().map(|writer| writer.book.places()).sum(),
+        }
+    }
+
+    /// An engine is done, or open.
+    fn idle(&mut self, link: usize, done: Option<Done>) {
+        let engine = &mut self.links[link];
+        let Some(busy) = engine.release() else { return };
+        self.free += busy.held;
+        let Some(done) = done else { return };
+        let now = Instant::now();
+        engine.cost.learn(done.units, done.took);
+        // A detector without a core of its own works on one all the same.
+        let cores = if engine.serves.spill { 0 } else { busy.held.max(1) };
+        self.meter.worked(sequences::micros(now), done.took.as_micros() as u64, cores, busy.certain);
+        // Windows come 31 times a second and are never late by themselves.
+        if busy.certain && !matches!(engine.kind, Kind::Vad | Kind::Embed) {
+            let late = now.saturating_duration_since(busy.deadline).as_secs_f64() * 1e3;
+            self.meter.finished(late);
+        }
+    }
+
+    /// Looks at the load, and for engines that hang.
+    fn look(&mut self) {
+        let now = Instant::now();
+        let seen = self.shared.seen().sessions;
+        self.meter.sessions(sequences::micros(now), seen);
+        let load = self.meter.load(sequences::micros(now));
+        self.shared.seen().load = load;
+        self.lean = load.lean();
+        metrics::gauge!(m::DEVICE_LOAD, "kind" => "certain").set(load.certain / load.cores);
+        metrics::gauge!(m::DEVICE_LOAD, "kind" => "ahead").set(load.ahead / load.cores);
+        metrics::gauge!(m::DEVICE_LATE_MS).set(load.late_ms);
+        let links = self.links.iter().map(|l| (l.kind.name(), l.busy_since(), l.status()));
+        let writers = self.writers.iter().map(|w| ("llm", w.busy_since(), w.status()));
+        for (kind, since, status) in links.chain(writers) {
+            let stuck = since.is_some_and(|since| now.saturating_duration_since(since) > STUCK_AFTER);
+            if let (true, Some(pid)) = (stuck, status.pid()) {
+                tracing::error!(
+                    engine = kind,
+                    pid,
+                    "an engine hangs; its process is killed and started again"
+                );
+                viva_models::host::kill(pid);
+            }
+        }
+    }
+
+    /// Moves what would come too late, or not at all, to an engine that is there for that.
+    fn spill(&mut self) {
+        for from in 0..self.links.len() {
+            if self.links[from].serves.spill || self.links[from].queue.is_empty() {
                 continue;
             }
-            self.queues[queue].push(work);
+            let kind = self.links[from].kind;
+            let to = (0..self.links.len()).find(|&l| {
+                self.links[l].kind == kind && self.links[l].serves.spill && self.links[l].is_idle()
+            });
+            let Some(to) = to else { continue };
+            if let Some(work) = self.links[from].take_late() {
+                metrics::counter!(m::SPILLED, "stage" => kind.name()).increment(1);
+                self.links[to].queue.push(work);
+            }
         }
     }
 
     /// Starts whatever may start now.
     fn dispatch(&mut self) {
-        const LLM: usize = KINDS.len();
-        let mut candidates = Vec::with_capacity(LLM + 1);
-        for link in 0..LLM {
-            let queue = &mut self.queues[link];
-            drop_void(queue, |work| work.cancel.is_cancelled());
-            if self.busy[link] || queue.is_empty() {
-                continue;
-            }
-            queue.sort_by_key(|w| (w.speculative(), w.deadline));
-            let head = &queue[0];
+        let links = self.links.len();
+        let mut candidates = Vec::with_capacity(links + self.writers.len());
+        for link in &mut self.links {
+            link.tidy();
+        }
+        self.spill();
+        for (i, link) in self.links.iter().enumerate() {
+            let Some(head) = link.head() else { continue };
             candidates.push(Candidate {
-                link,
+                link: i,
                 deadline_us: sequences::micros(head.deadline),
+                cost_us: link.cost.of(head.job.units()),
                 speculative: head.speculative(),
-                cores: self.cores[link],
+                cores: link.cores,
             });
         }
-        if !self.llm_busy
-            && let Some((deadline, speculative)) = self.book.head()
-        {
-            let deadline_us = sequences::micros(deadline);
-            candidates.push(Candidate { link: LLM, deadline_us, speculative, cores: self.llm_cores });
+        for (i, writer) in self.writers.iter_mut().enumerate() {
+            let Some((deadline, speculative)) = writer.head() else { continue };
+            candidates.push(Candidate {
+                link: links + i,
+                deadline_us: sequences::micros(deadline),
+                cost_us: writer.step_us(),
+                speculative,
+                cores: writer.cores,
+            });
         }
-        for link in policy::grant(&mut candidates, self.free, self.total) {
-            if link == LLM { self.start_llm() } else { self.start(link) }
-        }
-    }
-
-    fn start(&mut self, link: usize) {
-        let Some(handle) = &self.links[link] else { return };
-        // One recognition or clause at a time: they gain nothing from a batch on these engines.
-        let size = if matches!(link, 2 | 3) { 1 } else { BATCH_MAX.min(self.queues[link].len()) };
-        let batch: Vec<Work> = self.queues[link].drain(..size).collect();
-        if handle.batches.try_send(batch).is_ok() {
-            self.busy[link] = true;
-            self.held[link] = self.cores[link].min(self.total);
-            self.free -= self.held[link];
-        }
-    }
-
-    fn start_llm(&mut self) {
-        let order = self.book.order();
-        if self.llm.orders.try_send(order).is_ok() {
-            self.llm_busy = true;
-            self.llm_held = self.llm_cores.min(self.total);
-            self.free -= self.llm_held;
-        }
-    }
-}
-
-/// Removes work nobody waits for any more, telling whoever asked.
-fn drop_void(queue: &mut Vec<Work>, void: impl Fn(&Work) -> bool) {
-    let mut i = 0;
-    while i < queue.len() {
-        if void(&queue[i]) {
-            queue.swap_remove(i).job.fail(EngineError::Cancelled);
-        } else {
-            i += 1;
+        let room = Room { free: self.free, total: self.total, lean: self.lean };
+        for granted in policy::grant(&mut candidates, room) {
+            let held = match granted.checked_sub(links) {
+                Some(writer) => self.writers[writer].start(self.total),
+                None => self.links[granted].start(self.total),
+            };
+            self.free -= held;
         }
     }
 }

@@ -48,6 +48,12 @@ pub const RTP_PACKETS: &str = "viva_rtp_packets_total";
 pub const LINES_LOST: &str = "viva_lines_lost_total";
 /// Histogram: language model, sequences in one step.
 pub const LLM_STEP_SEQUENCES: &str = "viva_llm_step_sequences";
+/// Gauge: share of the device's cores that work takes. Label `kind`: `certain`, `ahead`.
+pub const DEVICE_LOAD: &str = "viva_device_load_ratio";
+/// Gauge, ms: how late certain work was done of late, 95th percentile.
+pub const DEVICE_LATE_MS: &str = "viva_device_late_ms";
+/// Counter: work that went to an engine of the second line. Label `stage`.
+pub const SPILLED: &str = "viva_engine_spilled_total";
 /// Counter: tokens. Label `kind`: `prompt`, `reused`, `generated`.
 pub const LLM_TOKENS: &str = "viva_llm_tokens_total";
 /// Counter: recordings deleted because their time was over.
@@ -80,6 +86,9 @@ pub const ALL: &[(&str, &str)] = &[
     (RTP_PACKETS, "Callers' audio packets that were lost, late or made up"),
     (LINES_LOST, "Lines of callers that were lost for a while, by how it ended"),
     (LLM_STEP_SEQUENCES, "Sequences moved in one step of the language model"),
+    (DEVICE_LOAD, "Share of the device's cores that work takes, by whether somebody waits for it"),
+    (DEVICE_LATE_MS, "Milliseconds certain work was late of late, 95th percentile"),
+    (SPILLED, "Pieces of work that went to an engine of the second line, by stage"),
     (LLM_TOKENS, "Tokens, by kind"),
     (RECORDINGS_DELETED, "Recordings deleted because their time was over"),
     (RECORDING_DELETIONS_FAILED, "Recordings that could not be deleted; the log says why"),

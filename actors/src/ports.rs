@@ -11,6 +11,7 @@ use viva_models::{Sampling, Style};
 
 use crate::conversation::{Item, ItemError, Place};
 use crate::event::{ItemId, LogEntry};
+use crate::gpu::binding::Quality;
 use crate::lane::Lane;
 use crate::turn::TurnConfig;
 use crate::types::{Consent, Epoch, Principal, Retention, SessionId};
@@ -42,6 +43,8 @@ pub struct SessionSpec {
     pub principal: Principal,
     /// BCP-47 primary tag of the language spoken.
     pub language: String,
+    /// How good the engines should be, where there are several.
+    pub quality: Quality,
     /// What the caller agreed to.
     pub consent: Consent,
     /// How long anything stored may be kept.
@@ -94,6 +97,7 @@ impl Default for SessionSpec {
         Self {
             principal: Principal::default(),
             language: "en".into(),
+            quality: Quality::default(),
             consent: Consent::default(),
             retention: Retention::default(),
             turn: TurnConfig::default(),
@@ -221,6 +225,8 @@ pub struct SessionSettings {
     pub listening: ListeningConfig,
     /// Language.
     pub language: String,
+    /// How good the engines should be, where there are several.
+    pub quality: Quality,
 }
 
 /// What one response may have of its own.

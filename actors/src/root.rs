@@ -12,7 +12,8 @@ use std::time::Duration;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
 use tokio::sync::mpsc;
 
-use crate::gpu::{EngineStatus, Engines, Gpu, GpuMsg, Statuses};
+use crate::gpu::load::{Load, Verdict};
+use crate::gpu::{Counts, EngineStatus, Engines, Gpu, GpuMsg, Shared};
 use crate::lateness::Lateness;
 use crate::metrics as m;
 use crate::playout::Pacer;
@@ -82,6 +83,8 @@ pub enum RootMsg {
     Close,
     /// End all sessions, with this reason.
     HangUpAll(String),
+    /// What the scheduler holds.
+    Counts(RpcReplyPort<Counts>),
     /// Make the scheduler fail, to see the restart table at work.
     #[cfg(any(test, feature = "testkit"))]
     PanicGpu,
@@ -95,7 +98,7 @@ pub struct Args {
     engines: Engines,
     limits: Limits,
     retriever: Arc<dyn Retriever>,
-    statuses: Statuses,
+    shared: Shared,
     running: Arc<AtomicUsize>,
     lateness: Arc<Lateness>,
 }
@@ -144,6 +147,9 @@ impl Actor for Root {
             }
             RootMsg::Close => state.closed = true,
             RootMsg::HangUpAll(reason) => state.hang_up_all(&reason),
+            RootMsg::Counts(reply) => {
+                state.gpu.cast(GpuMsg::Counts(reply)).ok();
+            }
             #[cfg(any(test, feature = "testkit"))]
             RootMsg::PanicGpu => {
                 state.gpu.cast(GpuMsg::Panic).ok();
@@ -164,7 +170,7 @@ impl Actor for Root {
             _ => return Ok(()),
         };
         if state.sessions.remove(&who.get_id()).is_some() {
-            state.args.running.store(state.sessions.len(), Ordering::Release);
+            state.count();
             if let Some(error) = failure {
                 tracing::error!(%error, "a session died");
             }
@@ -178,7 +184,7 @@ impl Actor for Root {
 }
 
 async fn spawn_gpu(me: &ActorRef<RootMsg>, args: &Args) -> Result<ActorRef<GpuMsg>, ActorProcessingErr> {
-    let arguments = (args.engines.clone(), args.statuses.clone());
+    let arguments = (args.engines.clone(), args.shared.clone());
     Ok(Actor::spawn_linked(None, Gpu, arguments, me.get_cell()).await?.0)
 }
 
@@ -201,8 +207,8 @@ impl State {
         if self.closed {
             return Err(OpenError::Draining);
         }
-        if let Some(down) = self.args.statuses.read().iter().find(|s| !s.up) {
-            return Err(OpenError::NotReady(format!("the {} engine is not up yet", down.kind)));
+        if let Some(kind) = missing(&self.args.shared.engines()) {
+            return Err(OpenError::NotReady(format!("the {kind} engine is not up yet")));
         }
         if self.sessions.len() >= self.args.limits.sessions {
             return Err(OpenError::Full { retry_after_s: RETRY_AFTER_S });
@@ -210,6 +216,15 @@ impl State {
         // With nobody there, there is nobody to protect, and what makes us late (a model that loads) is no caller.
         if !self.sessions.is_empty() && self.args.lateness.p99() > LATE_MAX {
             return Err(OpenError::Busy { retry_after_s: RETRY_BUSY_S });
+        }
+        let load = self.args.shared.load();
+        if load.verdict() == Verdict::Refuse {
+            tracing::warn!(
+                ?load,
+                late_ms = load.late_with_one_more(),
+                "one more caller would make the others late"
+            );
+            return Err(OpenError::Busy { retry_after_s: RETRY_AFTER_S });
         }
         let (out, receiver) = mpsc::channel(OUT_QUEUE);
         let lanes = Lanes::default();
@@ -227,8 +242,13 @@ impl State {
             .await
             .map_err(|error| not_started(&id, error))?;
         self.sessions.insert(control.get_id(), control.clone());
-        self.args.running.store(self.sessions.len(), Ordering::Release);
+        self.count();
         Ok(SessionPorts { id, mic: lanes.mic, control, out: receiver })
+    }
+
+    fn count(&self) {
+        self.args.running.store(self.sessions.len(), Ordering::Release);
+        self.args.shared.set_sessions(self.sessions.len());
     }
 
     fn hang_up_all(&self, reason: &str) {
@@ -238,10 +258,15 @@ impl State {
     }
 }
 
+/// The first kind of engine of which none is up.
+fn missing(engines: &[EngineStatus]) -> Option<&'static str> {
+    engines.iter().map(|e| e.kind).find(|kind| !engines.iter().any(|e| e.kind == *kind && e.up))
+}
+
 /// Whether the server can take callers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
-    /// All engines are up and sessions may be opened.
+    /// An engine of every kind is up and sessions may be opened.
     pub ready: bool,
     /// The engines, one by one.
     pub engines: Vec<EngineStatus>,
@@ -256,7 +281,7 @@ pub struct StartError(String);
 #[derive(Clone)]
 pub struct Viva {
     root: ActorRef<RootMsg>,
-    statuses: Statuses,
+    shared: Shared,
     running: Arc<AtomicUsize>,
     sessions_max: usize,
     lateness: Arc<Lateness>,
@@ -281,18 +306,18 @@ impl Viva {
         limits: Limits,
         retriever: Arc<dyn Retriever>,
     ) -> Result<Self, StartError> {
-        let (statuses, running) = (Statuses::default(), Arc::new(AtomicUsize::new(0)));
+        let (shared, running) = (Shared::default(), Arc::new(AtomicUsize::new(0)));
         let (sessions_max, lateness) = (limits.sessions, Arc::new(Lateness::default()));
         let args = Args {
             engines,
             limits,
             retriever,
-            statuses: statuses.clone(),
+            shared: shared.clone(),
             running: Arc::clone(&running),
             lateness: Arc::clone(&lateness),
         };
         let (root, _) = Actor::spawn(None, Root, args).await.map_err(|e| StartError(e.to_string()))?;
-        Ok(Self { root, statuses, running, sessions_max, lateness, closed: Arc::default() })
+        Ok(Self { root, shared, running, sessions_max, lateness, closed: Arc::default() })
     }
 
     /// Opens a session.
@@ -315,6 +340,11 @@ impl Viva {
         self.running.load(Ordering::Acquire)
     }
 
+    /// How busy the device is.
+    pub fn load(&self) -> Load {
+        self.shared.load()
+    }
+
     /// How late the pacer ticks.
     pub fn lateness(&self) -> &Arc<Lateness> {
         &self.lateness
@@ -322,12 +352,19 @@ impl Viva {
 
     /// Whether callers can be taken.
     pub fn readiness(&self) -> Readiness {
-        let engines = self.statuses.read();
+        let engines = self.shared.engines();
         let ready = !engines.is_empty()
-            && engines.iter().all(|e| e.up)
+            && missing(&engines).is_none()
             && !self.closed.load(Ordering::Acquire)
             && self.root.get_status() == ractor::ActorStatus::Running;
         Readiness { ready, engines }
+    }
+
+    /// What the scheduler holds for those it serves; none when it is about to be restarted.
+    pub async fn scheduler_counts(&self) -> Option<Counts> {
+        let (reply, answer) = ractor::concurrency::oneshot();
+        self.root.cast(RootMsg::Counts(reply.into())).ok()?;
+        answer.await.ok()
     }
 
     /// Makes the scheduler fail, to see the restart table at work.

@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 
 use crate::conversation::Conversation;
 use crate::event::{ItemId, LogEntry, SessionEvent};
+use crate::gpu::binding::{Quality, Want};
 use crate::gpu::{GpuMsg, Submitter};
 use crate::ledger::Ledger;
 use crate::metrics as m;
@@ -60,6 +61,10 @@ pub struct Args {
     pub out: mpsc::Sender<Out>,
     /// The RAG hook.
     pub retriever: Arc<dyn Retriever>,
+}
+
+fn want(language: &str, quality: Quality) -> Want {
+    Want { language: language.to_owned(), quality }
 }
 
 /// The actor.
@@ -131,7 +136,7 @@ impl Actor for Session {
         pacer.add(playout, out.downgrade(), Box::new(move |r| tell.tell(Report::Playout(r)))).await;
         let soil = Soil {
             lanes,
-            submitter: Submitter::register(&gpu),
+            submitter: Submitter::register(&gpu, want(&spec.language, spec.quality)),
             reporter,
             retriever,
             session: me.get_cell(),
@@ -142,6 +147,7 @@ impl Actor for Session {
             voice: spec.voice.clone(),
             listening: spec.listening.clone(),
             language: spec.language.clone(),
+            quality: spec.quality,
         };
         let graph = spawn_graph(&soil, &settings).await?;
         metrics::gauge!(m::SESSIONS).increment(1.0);

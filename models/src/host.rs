@@ -13,7 +13,7 @@ mod process;
 mod proxy;
 mod wire;
 
-pub use child::{HostedEngine, serve, serve_from_args};
-pub use process::{Launch, Process};
+pub use child::{HostedEngine, give_way, serve, serve_from_args};
+pub use process::{Launch, Process, kill};
 pub use proxy::{AsrProxy, LlmProxy, TtsProxy};
 pub use wire::{EngineInfo, FRAME_BYTES_MAX, WIRE_VERSION};

@@ -17,6 +17,7 @@ use viva_models::{Asr, Embedder, EngineError, Tts, TurnDetector, Vad};
 
 use crate::metrics as m;
 
+use super::queue::Done;
 use super::work::{Answer, Job, Work};
 
 /// Opens an engine; called again whenever the engine died.
@@ -197,14 +198,14 @@ pub(super) struct LinkHandle {
 
 /// How an engine of some kind runs a batch. Answers what it can and returns what was lost with the
 /// engine, with the error.
-type Run<T> = fn(&mut Held<T>, Vec<Work>) -> Option<(Vec<Work>, EngineError)>;
+pub(super) type Run<T> = fn(&mut Held<T>, Vec<Work>) -> Option<(Vec<Work>, EngineError)>;
 
 /// Starts the thread of a link. `idle` is called whenever a batch is done (and once at the start).
 pub(super) fn spawn_link<T: ?Sized + Send + 'static>(
     name: &'static str,
     opener: Opener<T>,
     run: Run<T>,
-    idle: impl Fn() + Send + 'static,
+    idle: impl Fn(Option<Done>) + Send + 'static,
 ) -> std::io::Result<LinkHandle> {
     let (batches, inbox) = sync_channel(1);
     let status = Arc::new(LinkStatus::default());
@@ -215,20 +216,31 @@ pub(super) fn spawn_link<T: ?Sized + Send + 'static>(
     Ok(LinkHandle { batches, status })
 }
 
-fn link_loop<T: ?Sized>(mut held: Held<T>, inbox: &Receiver<Vec<Work>>, run: Run<T>, idle: &dyn Fn()) {
+fn link_loop<T: ?Sized>(
+    mut held: Held<T>,
+    inbox: &Receiver<Vec<Work>>,
+    run: Run<T>,
+    idle: &dyn Fn(Option<Done>),
+) {
+    // An engine in this process computes on this thread for a tenth of a second at a time; those that carry the audio
+    // must get a core at once.
+    viva_models::host::give_way();
     // A failure is logged and shown by the status; the first work tries again.
     held.get().ok();
-    idle();
+    idle(None);
     loop {
         match inbox.recv_timeout(IDLE_CHECK) {
-            Ok(batch) => run_batch(&mut held, batch, run),
+            Ok(batch) => {
+                let units = batch.iter().map(|work| work.job.units()).sum();
+                let began = Instant::now();
+                run_batch(&mut held, batch, run);
+                idle(Some(Done { units, took: began.elapsed() }));
+            }
             Err(RecvTimeoutError::Timeout) => {
                 held.check();
-                continue;
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        idle();
     }
 }
 
@@ -276,6 +288,14 @@ fn answered<T>(times: Times, engine: &'static str, value: T) -> Answer<T> {
     Answer { value, queue_ms: queue.as_millis() as u32, compute_ms: compute.as_millis() as u32 }
 }
 
+/// An engine that answers fewer than it was asked, or what is no probability, answered nothing.
+fn all_answered(what: &str, asked: usize, answers: &[f32]) -> Result<(), EngineError> {
+    if answers.len() == asked && answers.iter().all(|p| (0.0..=1.0).contains(p)) {
+        return Ok(());
+    }
+    Err(EngineError::Failed(format!("{} answers for {asked} {what}, or such as cannot be", answers.len())))
+}
+
 fn batch_size(stage: &'static str, size: usize) {
     metrics::histogram!(m::BATCH_SIZE, "stage" => stage).record(size as f64);
 }
@@ -291,7 +311,10 @@ pub(super) fn run_vad(held: &mut Held<dyn Vad>, batch: Vec<Work>) -> Option<(Vec
         }
     }
     let mut probabilities = Vec::with_capacity(jobs.len());
-    let result = held.call(|vad| vad.detect(&mut jobs, &mut probabilities));
+    let result = held.call(|vad| {
+        vad.detect(&mut jobs, &mut probabilities)?;
+        all_answered("windows", jobs.len(), &probabilities)
+    });
     let (took, batch) = (started.elapsed(), u32::try_from(jobs.len()).unwrap_or(u32::MAX).max(1));
     // A window is not worth a second run: the next one is 32 ms away.
     for ((job, (submitted, reply)), i) in jobs.into_iter().zip(replies).zip(0..) {
@@ -313,7 +336,11 @@ pub(super) fn run_turn(
         .iter()
         .filter_map(|w| if let Job::Turn { samples, .. } = &w.job { Some(Arc::clone(samples)) } else { None })
         .collect();
-    match held.call(|turn| turn.score(&samples)) {
+    let result = held.call(|turn| {
+        let scores = turn.score(&samples)?;
+        all_answered("turns", samples.len(), &scores).map(|()| scores)
+    });
+    match result {
         Err(error @ EngineError::Unavailable(_)) => return Some((batch, error)),
         result => {
             let took = started.elapsed();
@@ -341,10 +368,24 @@ pub(super) fn run_asr(held: &mut Held<dyn Asr>, batch: Vec<Work>) -> Option<(Vec
         }
         let submitted = work.submitted;
         if let Job::Asr { reply, .. } = work.job {
+            let result = result.map(|mut heard| {
+                truncate(&mut heard.text, HEARD_MAX);
+                heard
+            });
             reply(result.map(|t| answered(Times::alone(submitted, started), "asr", t)));
         }
         None
     })
+}
+
+/// Bytes of text one recognition may give: thirty seconds of the fastest speech have a tenth of it.
+const HEARD_MAX: usize = 8_192;
+
+fn truncate(text: &mut String, bytes: usize) {
+    if text.len() > bytes {
+        let end = (0..=bytes).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+        text.truncate(end);
+    }
 }
 
 pub(super) fn run_tts(held: &mut Held<dyn Tts>, batch: Vec<Work>) -> Option<(Vec<Work>, EngineError)> {
@@ -359,7 +400,15 @@ pub(super) fn run_tts(held: &mut Held<dyn Tts>, batch: Vec<Work>) -> Option<(Vec
                 made += samples.len();
                 if skip < samples.len() {
                     *delivered = made;
-                    sink(&samples[skip..], rate);
+                    let new = &samples[skip..];
+                    if new.iter().all(|s| s.is_finite()) {
+                        sink(new, rate);
+                    } else {
+                        // What is no number would be a click that no limiter holds.
+                        let clean: Vec<f32> =
+                            new.iter().map(|s| if s.is_finite() { *s } else { 0.0 }).collect();
+                        sink(&clean, rate);
+                    }
                 }
             })
         });

@@ -15,7 +15,7 @@ use viva_models::{Begun, EngineError, Llm, LlmInfo, Prompt, Sampling, SeqId, Ste
 use crate::metrics as m;
 
 use super::device::{Held, LinkStatus, Opener};
-use super::policy::{self, SeqView};
+use super::policy::{self, PrefillBudget, SeqView};
 use super::work::{GenEvent, Job, Work};
 
 /// How often an idle model's process is looked at.
@@ -37,16 +37,23 @@ pub(super) struct Order {
     plan: StepPlan,
 }
 
+impl Order {
+    /// Tokens of prompt it reads, sequences it moves on.
+    pub(super) fn size(&self) -> (u32, u32) {
+        (self.plan.prefill.iter().map(|p| p.1).sum(), self.plan.decode.len() as u32)
+    }
+}
+
 /// What came of it.
 pub(super) struct Outcome {
     begun: Vec<(SeqId, Result<Begun, EngineError>)>,
-    step: Result<Vec<StepEvent>, EngineError>,
+    pub(super) step: Result<Vec<StepEvent>, EngineError>,
     info: Option<LlmInfo>,
     /// The engine was lost and opened again (or not): its cache is empty.
     pub(super) lost: Option<EngineError>,
     /// An order was carried out; otherwise the thread speaks for itself.
     pub(super) ordered: bool,
-    took: Duration,
+    pub(super) took: Duration,
 }
 
 /// The thread's other end.
@@ -210,8 +217,18 @@ impl Book {
         head.or_else(|| (!self.close.is_empty()).then(|| (Instant::now() + Duration::from_secs(1), true)))
     }
 
-    /// The next order for the model's thread.
-    pub(super) fn order(&mut self) -> Order {
+    /// Texts that wait for a place.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Sessions that have a place in the cache.
+    pub(super) fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The next order for the model's thread, and whether somebody waits for any of it.
+    pub(super) fn order(&mut self, prefill: PrefillBudget) -> (Order, bool) {
         self.place_waiting();
         let mut order = Order {
             close: std::mem::take(&mut self.close),
@@ -230,7 +247,7 @@ impl Book {
                 order.begin.push((place.seq, prompt.clone(), sampling.clone()));
             }
         }
-        order.plan = policy::plan_step(&mut views);
+        order.plan = policy::plan_step(&mut views, prefill);
         let planned: Vec<SeqId> = order
             .begin
             .iter()
@@ -244,7 +261,13 @@ impl Book {
             metrics::histogram!(m::LLM_STEP_SEQUENCES)
                 .record((order.plan.decode.len() + order.plan.prefill.len()) as f64);
         }
-        order
+        let certain = self
+            .places
+            .values()
+            .filter(|p| planned.contains(&p.seq))
+            .filter_map(|p| p.active.as_ref())
+            .any(|a| !a.work.speculative());
+        (order, certain)
     }
 
     /// Gives places to those who wait, most urgent first; takes them from those idle longest.

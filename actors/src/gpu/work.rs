@@ -128,6 +128,9 @@ pub enum Job {
     },
 }
 
+/// The shortest text costs a voice as much as so many letters.
+const SHORT_TEXT: usize = 16;
+
 /// A job with what the policy needs to know about it.
 pub struct Work {
     /// What.
@@ -156,6 +159,15 @@ impl Work {
 }
 
 impl Job {
+    /// How much of its engine's work it is: letters to speak, texts to embed, otherwise one.
+    pub fn units(&self) -> f64 {
+        match self {
+            Job::Tts { job, .. } => job.text.len().max(SHORT_TEXT) as f64,
+            Job::Embed { texts, .. } => texts.len() as f64,
+            _ => 1.0,
+        }
+    }
+
     /// Answers with an error.
     pub fn fail(self, error: EngineError) {
         match self {

@@ -77,9 +77,7 @@ pub fn serve(open: impl FnOnce() -> Result<HostedEngine>) -> Result<()> {
         .map(UnixStream::from)
         .map_err(|e| EngineError::Failed(format!("standard input cannot be used: {e}")))?;
     let reader = socket.try_clone().map_err(|e| EngineError::Failed(e.to_string()))?;
-    if let Err(error) = rustix::process::nice(NICE) {
-        eprintln!("the engine runs at the priority of the server: {error}");
-    }
+    give_way();
     let link = Link { writer: Arc::new(Mutex::new(socket)), cancels: Arc::default(), over: Arc::default() };
     let mut engine = match open() {
         Ok(engine) => engine,
@@ -98,6 +96,14 @@ pub fn serve(open: impl FnOnce() -> Result<HostedEngine>) -> Result<()> {
     let result = link.work(&mut engine, &waiting);
     link.over.store(true, Ordering::Release);
     result
+}
+
+/// Lowers the priority of this thread and of those it starts from now on.
+pub fn give_way() {
+    // Linux keeps a priority per thread. Where it cannot be lowered all goes on as before.
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::debug!(%error, "an engine runs at the priority of the server");
+    }
 }
 
 fn gone(error: io::Error) -> EngineError {

@@ -204,6 +204,14 @@ fn read_line(from: &mut BufReader<impl Read>, line: &mut Vec<u8>) -> bool {
     }
 }
 
+/// Ends an engine's process at once. Its owner sees a death like any other.
+pub fn kill(pid: u32) {
+    let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return };
+    if let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::KILL) {
+        tracing::warn!(%error, ?pid, "an engine's process could not be killed");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

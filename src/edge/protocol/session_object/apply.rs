@@ -186,6 +186,7 @@ impl SessionObject {
                 vad_threshold: detection.and_then(|d| d.threshold).or(spec.listening.vad_threshold),
                 prefix_ms: detection.and_then(|d| d.prefix_padding_ms).or(spec.listening.prefix_ms),
             },
+            quality: spec.quality,
             language: transcription.and_then(|t| t.language.clone()).unwrap_or_else(|| spec.language.clone()),
         }
     }
