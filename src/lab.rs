@@ -2,7 +2,8 @@
 //!
 //! A [`Scenario`](scenario::Scenario) says what callers do, [`voice`] says its lines, [`run`](run::run) lets them do
 //! it and watches the server's processes, [`Score`](score::Score) sums up, [`ramp`] searches for the capacity, and
-//! [`report`] and [`page`] show it.
+//! [`report`] and [`page`] show it. [`sim`] lets the same candidates call in virtual time, on machines that are not
+//! here.
 
 pub mod html;
 pub mod page;
@@ -13,6 +14,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod score;
+pub mod sim;
 pub mod voice;
 
 #[cfg(test)]
