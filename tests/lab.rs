@@ -76,3 +76,37 @@ async fn a_ramp_ends_with_a_number_and_its_points() {
     assert_eq!(capacity["points"].as_array().unwrap().len(), 2);
     assert!(told.contains("capacity: 2 callers at least") && page.contains("Capacity"));
 }
+
+#[tokio::test]
+async fn a_simulation_is_the_same_each_time_and_says_what_it_assumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["sim", "--machine", "cpu2", "--sessions", "6", "--seconds", "60", "--scenario", "interview"];
+    let (told, first, page) = run(&args, folder.path()).await;
+    let (_, second, _) = run(&args, folder.path()).await;
+    assert_eq!(first, second);
+    assert!(told.contains("A forecast, simulated") && told.contains("cycle of 12 s"), "{told}");
+    assert_eq!(first["assumed"]["cache_tokens"], first["machine"]["llm"]["cache_tokens"]);
+    assert!(first["outcome"]["answered"].as_u64().unwrap() > 0 && page.contains("How busy each engine is"));
+}
+
+#[tokio::test]
+async fn a_simulated_ramp_gives_a_number_for_a_machine_that_is_not_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["sim", "--machine", "h100-48", "--ramp", "--ramp-max", "16", "--seconds", "60"];
+    let (told, report, _) = run(&args, folder.path()).await;
+    assert!(report["capacity"]["callers"].as_u64().unwrap() >= 8, "{told}");
+    assert!(told.contains("none was measured on it"), "{told}");
+}
+
+#[tokio::test]
+async fn mistakes_are_told_with_what_there_is() {
+    for (args, expected) in [
+        (vec!["sim", "--machine", "cray"], "those that come with Viva are cpu2"),
+        (vec!["load", "--engines", "fake", "--scenario", "nothing"], "those that come with Viva are"),
+        (vec!["load", "--engines", "fake", "--callers", "300"], "a server takes at most 256 callers"),
+    ] {
+        let output = viva(&args).output().await.unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && told.contains(expected), "{told}");
+    }
+}

@@ -7,6 +7,7 @@
 pub mod caller;
 pub mod candidate;
 pub mod machine;
+pub mod orders;
 pub mod policy;
 pub mod reply;
 pub mod report;
@@ -27,8 +28,9 @@ use crate::lab::score::Percentiles;
 
 use caller::{Caller, Felt};
 use machine::Machine;
+use orders::Io;
 use policy::Policy;
-use session::{Common, Io, Session};
+use session::{Common, Session};
 use world::{LINKS, NAMES, Use, World};
 
 /// After the end answers are waited for so long, microseconds.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 
 use super::candidate::{Act, Gap, MS, Stretch, acts};
-use super::session::{Io, Wake};
+use super::orders::{Io, Wake};
 use crate::client::Clips;
 use crate::lab::scenario::Scenario;
 

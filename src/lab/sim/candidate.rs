@@ -18,7 +18,7 @@ pub const MS: u64 = 1_000;
 const BREATHS_PER_S: f64 = 0.29;
 /// Their length, milliseconds: long enough to open a pause of 96 ms after the detector's tail, and shorter than any
 /// silence that ends a turn, since none of those 54 was cut off.
-const BREATH_MS: std::ops::Range<f64> = (170.0)..(400.0);
+const BREATH_MS: std::ops::Range<f64> = 170.0..400.0;
 /// A made cough lasts so long (`client::signals::cough`), milliseconds.
 const COUGH_MS: u64 = 450;
 /// Where an answer must have begun unless its script says otherwise, seconds (`client::call::ANSWER_TIMEOUT`).

@@ -6,7 +6,8 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use viva_actors::types::Epoch;
 
-use super::session::{CHARS_PER_TOKEN, FRAME_US, Io, Wake};
+use super::orders::{Io, Wake};
+use super::session::{CHARS_PER_TOKEN, FRAME_US};
 use crate::lab::voice::CHARS_PER_S;
 
 /// Tokens of a first clause, least and most: it is cut at a comma from 18 characters on or before a phrase from 22

@@ -10,8 +10,9 @@ use std::collections::{BinaryHeap, VecDeque};
 use viva_actors::types::Epoch;
 
 use super::machine::{Jobs, Machine, Unit};
+use super::orders::{Io, Order, Wake};
 use super::policy::{BATCH_MAX, DUE_MS, Policy, Ready};
-use super::session::{Io, Order, Session, Wake};
+use super::session::Session;
 use super::texts::Texts;
 
 /// Links, as the scheduler numbers them.
@@ -300,12 +301,12 @@ impl<'a> World<'a> {
     fn dispatch(&mut self) {
         let mut ready = Vec::with_capacity(LINKS);
         let mut heads = [0; LINKS];
-        for link in 0..LLM {
+        for (link, place) in heads.iter_mut().enumerate().take(LLM) {
             if self.calls.iter().any(|call| call.link == link) {
                 continue;
             }
             if let Some((at, head)) = self.head(link) {
-                heads[link] = at;
+                *place = at;
                 ready.push(head);
             }
         }
