@@ -453,7 +453,9 @@ impl Session {
     }
 
     fn play_end(&mut self, stamp: u64, io: &mut Io) {
-        let Some(reply) = self.reply.as_ref().filter(|reply| reply.over(stamp, io.now)) else { return };
+        // A clause that is still being spoken is played, too.
+        let over = |reply: &&Reply| reply.over(stamp, io.now) && self.speaking.is_none();
+        let Some(reply) = self.reply.as_ref().filter(over) else { return };
         let epoch = reply.epoch;
         self.end_reply();
         self.tell(&Input::PlayoutDrained { epoch }, io);
