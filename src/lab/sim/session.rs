@@ -345,19 +345,22 @@ impl Session {
         }
     }
 
-    /// The model has read the prompt. Says whether that was all that was asked for.
-    pub fn read(&mut self, io: &mut Io) -> bool {
+    /// Whether the text under way is only read.
+    pub fn only_reads(&self) -> bool {
+        self.writing.as_ref().is_none_or(|writing| writing.epoch.is_none())
+    }
+
+    /// The model has read the prompt.
+    pub fn read(&mut self, io: &mut Io) {
         self.cached = self.history + self.words;
-        let Some(writing) = &self.writing else { return true };
-        let (only_read, pause) = (writing.epoch.is_none(), writing.pause);
-        if only_read {
+        let pause = self.writing.as_ref().and_then(|writing| writing.pause);
+        if self.only_reads() {
             self.writing = None;
         }
         if let Some(pause) = pause {
             let input = Input::SentenceEnds { pause, probability: self.gap.ends };
             self.tell(&input, io);
         }
-        only_read
     }
 
     /// The model wrote a token. Says whether it was the last.

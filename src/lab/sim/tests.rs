@@ -45,6 +45,14 @@ fn one_caller_is_answered_each_time_and_never_cut_off() {
 }
 
 #[test]
+fn nobody_is_forgotten_when_it_gets_busy() {
+    for seed in 1..6 {
+        let outcome = simulate(&cpu(), Policy::Viva, "short", 8, seed);
+        assert!(outcome.turns >= 56 && outcome.answered == outcome.turns, "{seed}: {outcome:?}");
+    }
+}
+
+#[test]
 fn who_stops_to_think_is_waited_for_and_noises_are_resumed_from() {
     let long = simulate(&cpu(), Policy::Viva, "long", 4, 3);
     assert!(long.turns > 0 && long.cut_offs == 0, "{long:?}");

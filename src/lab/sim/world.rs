@@ -282,9 +282,11 @@ impl<'a> World<'a> {
     fn stepped(&mut self) {
         let step = self.texts.stepped();
         for session in step.read {
-            if self.texts.holds(session) && self.with(session, Session::read) {
+            // What was only to be read is done before the session hears of it: it may order a draft at once.
+            if self.sessions[session].only_reads() {
                 self.texts.stop(session);
             }
+            self.with(session, Session::read);
         }
         for session in step.wrote {
             if self.texts.holds(session) && self.with(session, Session::token) {
