@@ -109,7 +109,7 @@ fn rows_of(
         let clip = decode_file(&Path::new(ANSWERS).join(file), 60)?.resampled(LISTEN_RATE)?;
         audio.extend_from_slice(&clip);
         let pause_ms = match script.steps.get(i + 1) {
-            Some(Step::Pause { ms }) => Some(*ms),
+            Some(Step::Pause { ms, .. }) => Some(*ms),
             _ => None,
         };
         let mut scores = Vec::new();

@@ -4,4 +4,5 @@ pub mod doctor;
 pub mod load;
 pub mod models;
 pub mod serve;
+pub mod sim;
 pub mod talk;

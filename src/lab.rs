@@ -1,14 +1,21 @@
 //! The load lab: many callers at once, scored by what a person would feel.
 //!
-//! A [`Scenario`](scenario::Scenario) says what callers do, [`run`](run::run) lets them do it and watches
-//! the server's processes, [`Score`](score::Score) sums up, and [`report`] and [`html`] show it.
+//! A [`Scenario`](scenario::Scenario) says what callers do, [`voice`] says its lines, [`run`](run::run) lets them do
+//! it and watches the server's processes, [`Score`](score::Score) sums up, [`ramp`] searches for the capacity, and
+//! [`report`] and [`page`] show it. [`sim`] lets the same candidates call in virtual time, on machines that are not
+//! here.
 
 pub mod html;
+pub mod page;
+pub mod plots;
 pub mod processes;
+pub mod ramp;
 pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod score;
+pub mod sim;
+pub mod voice;
 
 #[cfg(test)]
 mod tests {
@@ -17,7 +24,7 @@ mod tests {
     use super::run::{Live, LoadPlan, run};
     use super::scenario::Scenario;
     use super::score::Score;
-    use super::{html, report};
+    use super::{page, report};
     use crate::client::tests::{Manner, clips, server};
     use crate::client::{CallOptions, Script};
 
@@ -30,7 +37,7 @@ mod tests {
             seconds: 4.0,
             ramp_up_s: 1.0,
             seed: 7,
-            scenario: Arc::new(Scenario { name: "<one & all>".into(), cycle_s: 3.5, scripts }),
+            scenario: Arc::new(Scenario::new("<one & all>", 3.5, scripts)),
             clips: clips(),
             call: CallOptions::default(),
         }
@@ -46,16 +53,13 @@ mod tests {
         assert!((250.0..1500.0).contains(&score.voice_to_voice_ms.p50), "{:?}", score.voice_to_voice_ms);
         assert_eq!(score.cut_offs, 0);
         assert!(score.frames >= 4 * 75 && score.cost.is_some());
-        let report = report::LoadReport::new(&plan, "fake", "none", &load, &score);
+        let report = report::LoadReport::new(&plan, "fake", "none", &load, &score, None);
         let json = serde_json::to_value(&report).expect("a report is plain data");
         assert_eq!(json["run"]["callers"].as_array().map(Vec::len), Some(4));
         assert!(json["run"]["callers"][0]["report"]["turns"][0]["voice_to_voice_ms"].is_number());
-        let page = html::page(&report).expect("the plots are drawable");
-        assert!(page.matches("<svg").count() == 5 && page.contains("&lt;one &amp; all&gt;"));
-        assert!(
-            !page.contains("http://www.w3.org/1999/xlink") && !page.contains("<script"),
-            "self-contained"
-        );
+        let page = page::page(&report).expect("the plots are drawable").render();
+        assert!(page.matches("<svg").count() == 6 && page.contains("&lt;one &amp; all&gt;"));
+        assert!(!page.contains("http") && !page.contains("<script"), "self-contained");
     }
 
     #[tokio::test]

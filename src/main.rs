@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use viva::cli::{doctor, load, models, serve, talk};
+use viva::cli::{doctor, load, models, serve, sim, talk};
 
 /// A self-hosted, real-time voice server for job interviews.
 #[derive(Debug, Parser)]
@@ -21,6 +21,8 @@ enum Command {
     Talk(talk::TalkArgs),
     /// Play many callers and measure what they felt
     Load(load::LoadArgs),
+    /// Simulate many sessions on a machine that is not here
+    Sim(sim::SimArgs),
     /// Weights: bring them, list them, check them
     Models(models::ModelsArgs),
     /// Check this machine for `viva serve` and say what to do
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => runtime.block_on(serve::run(args)).map(|()| true),
         Command::Talk(args) => runtime.block_on(talk::run(args)).map(|()| true),
         Command::Load(args) => runtime.block_on(load::run(args)).map(|()| true),
+        Command::Sim(args) => sim::run(&args).map(|()| true),
         Command::Models(args) => models::run(args).map(|()| true),
         Command::Doctor(args) => doctor::run(args),
     };

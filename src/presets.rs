@@ -1,5 +1,6 @@
-//! Voices and interviewers that come with Viva, inside the binary: `presets/voices/*.toml` and
-//! `presets/interviewers/*.toml`. Each file is one preset; a preset's name is its file's.
+//! What comes with Viva inside the binary: `presets/voices/*.toml` and `presets/interviewers/*.toml`, and for the
+//! lab `presets/scenarios/*.toml` and `presets/machines/*.toml`. Each file is one preset; a preset's name is
+//! its file's.
 
 use std::sync::LazyLock;
 
@@ -103,6 +104,23 @@ pub fn give_voice(spec: &mut SessionSpec, weights: String) -> String {
     spec.voice.gain = preset.gain();
     spec.voice.style = preset.style.clone();
     preset.name.clone()
+}
+
+/// The text of a preset the lab has, by its folder and name.
+pub fn text(folder: &str, name: &str) -> Option<String> {
+    let file = Files::get(&format!("{folder}/{name}.toml"))?;
+    Some(String::from_utf8_lossy(&file.data).into_owned())
+}
+
+/// The names of the presets in a folder.
+pub fn names(folder: &str) -> Vec<String> {
+    let mut names: Vec<String> = Files::iter()
+        .filter_map(|path| {
+            Some(path.strip_prefix(folder)?.strip_prefix('/')?.strip_suffix(".toml")?.to_owned())
+        })
+        .collect();
+    names.sort();
+    names
 }
 
 /// Parses what lies in a folder. The files are part of the program, and a test parses them all.

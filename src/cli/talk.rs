@@ -105,6 +105,7 @@ pub async fn run(args: TalkArgs) -> anyhow::Result<()> {
         },
         answer_timeout: Duration::from_secs(args.timeout),
         keep_audio: true,
+        ..CallOptions::default()
     };
     let own = match &args.server {
         Some(_) => None,

@@ -12,7 +12,7 @@ use super::caller::{Caller, CallerOptions};
 use super::clip::{Clip, RATE};
 use super::error::{ClientError, Result};
 use super::hearing::{Hearing, Progress};
-use super::report::CallReport;
+use super::report::{CallReport, DEAD_AIR_MS};
 use super::script::{Script, Step};
 use super::signals;
 
@@ -31,6 +31,8 @@ pub struct CallOptions {
     pub keep_audio: bool,
     /// The server detects no turns: commit and ask for the answer ourselves.
     pub manual_turns: bool,
+    /// Silence after the caller's last word that counts as dead air, milliseconds.
+    pub dead_air_ms: f64,
 }
 
 impl Default for CallOptions {
@@ -40,21 +42,25 @@ impl Default for CallOptions {
             answer_timeout: ANSWER_TIMEOUT,
             keep_audio: false,
             manual_turns: false,
+            dead_air_ms: DEAD_AIR_MS,
         }
     }
 }
 
-/// Clips by file name, each decoded once for all callers.
+/// Clips by file name and by the words they say, each decoded once for all callers.
 #[derive(Debug, Clone, Default)]
-pub struct Clips(HashMap<PathBuf, Arc<Clip>>);
+pub struct Clips {
+    files: HashMap<PathBuf, Arc<Clip>>,
+    lines: HashMap<String, Arc<Clip>>,
+}
 
 impl Clips {
     /// Loads every file the scripts name.
     pub fn load<'a>(scripts: impl IntoIterator<Item = &'a Script>) -> Result<Self> {
         let mut clips = Self::default();
         for file in scripts.into_iter().flat_map(Script::files) {
-            if !clips.0.contains_key(file) {
-                clips.0.insert(file.to_path_buf(), Clip::load(file)?);
+            if !clips.files.contains_key(file) {
+                clips.files.insert(file.to_path_buf(), Clip::load(file)?);
             }
         }
         Ok(clips)
@@ -62,14 +68,28 @@ impl Clips {
 
     /// Adds a clip under a name of its own.
     pub fn insert(&mut self, name: impl Into<PathBuf>, clip: Arc<Clip>) {
-        self.0.insert(name.into(), clip);
+        self.files.insert(name.into(), clip);
     }
 
-    fn get(&self, file: &Path) -> Result<Arc<Clip>> {
-        self.0.get(file).cloned().ok_or_else(|| ClientError::Clip {
-            path: file.to_path_buf(),
-            why: "it was not loaded before the call".into(),
-        })
+    /// Adds the sound of a line of words.
+    pub fn insert_line(&mut self, text: impl Into<String>, clip: Arc<Clip>) {
+        self.lines.insert(text.into(), clip);
+    }
+
+    /// The recording of that name.
+    pub fn file(&self, file: &Path) -> Option<&Arc<Clip>> {
+        self.files.get(file)
+    }
+
+    /// What a step plays, if it plays anything.
+    fn of(&self, step: &Step) -> Result<Option<Arc<Clip>>> {
+        let missing =
+            |path: PathBuf| ClientError::Clip { path, why: "it was not loaded before the call".into() };
+        match (step.file(), step.text()) {
+            (Some(file), _) => self.files.get(file).cloned().map(Some).ok_or_else(|| missing(file.into())),
+            (None, Some(text)) => self.lines.get(text).cloned().map(Some).ok_or_else(|| missing(text.into())),
+            (None, None) => Ok(None),
+        }
     }
 }
 
@@ -112,22 +132,34 @@ impl Call {
         Ok(())
     }
 
-    /// Does one step.
+    /// Does one step. What it leaves to chance is done.
     pub async fn step(&mut self, step: &Step) -> Result<Outcome> {
-        match step {
-            Step::Play { file } => {
-                let clip = self.clips.get(file)?;
+        let clip = self.clips.of(step)?;
+        match (step, clip) {
+            (Step::Play { .. } | Step::Say { .. }, Some(clip)) => {
                 let start = self.caller.play(&clip).await?;
                 self.hearing.speak(&clip, start);
                 self.listen_until(start + clip.samples.len() as u64).await?;
             }
-            Step::Pause { ms } => {
+            (Step::Pause { ms, .. }, _) => {
                 let until = self.now() + u64::from(*ms) * u64::from(RATE) / 1000;
                 self.listen_until(until).await?;
             }
-            Step::Wait { timeout_ms } => return self.wait(timeout_ms.map(u64::from)).await,
-            Step::BargeIn { file, after_ms } => return self.barge_in(file, *after_ms).await,
-            Step::Cough { file, after_ms } => return self.cough(file.as_deref(), *after_ms).await,
+            (Step::Wait { timeout_ms }, _) => return self.wait(timeout_ms.map(u64::from)).await,
+            (Step::BargeIn { after_ms, .. }, Some(clip)) => return self.barge_in(&clip, *after_ms).await,
+            (Step::Cough { after_ms, .. }, clip) => {
+                // Any seed will do; the same one makes every run the same.
+                let clip = clip.unwrap_or_else(|| signals::cough(1));
+                return self.cough(&clip, *after_ms).await;
+            }
+            (Step::Drop { ms, .. }, _) => {
+                let from = self.now();
+                self.caller.lose_line(Duration::from_millis(u64::from(*ms))).await?;
+                self.hearing.lost_line(from, self.now());
+            }
+            (Step::Play { .. } | Step::Say { .. } | Step::BargeIn { .. }, None) => {
+                unreachable!("such a step names what it plays, or its script was refused")
+            }
         }
         Ok(Outcome::Answered)
     }
@@ -139,7 +171,7 @@ impl Call {
 
     /// What was heard so far.
     pub fn report(&self) -> CallReport {
-        CallReport::new(&self.hearing, self.now(), self.caller.sent())
+        CallReport::new(&self.hearing, self.now(), self.caller.sent(), self.options.dead_air_ms)
     }
 
     /// Both sides' sound at [`RATE`], aligned: the caller's, the server's as it was played.
@@ -173,31 +205,25 @@ impl Call {
         }
     }
 
-    async fn barge_in(&mut self, file: &Path, after_ms: u32) -> Result<Outcome> {
-        let clip = self.clips.get(file)?;
+    async fn barge_in(&mut self, clip: &Arc<Clip>, after_ms: u32) -> Result<Outcome> {
         let reply = match self.reply_heard(after_ms).await? {
             Ok(reply) => reply,
             Err(why) => return Ok(Outcome::Unanswered(why)),
         };
-        let start = self.caller.play(&clip).await?;
-        self.hearing.interrupt(&clip, start, reply);
+        let start = self.caller.play(clip).await?;
+        self.hearing.interrupt(clip, start, reply);
         self.listen_until(start + clip.samples.len() as u64).await?;
         Ok(Outcome::Answered)
     }
 
-    async fn cough(&mut self, file: Option<&Path>, after_ms: Option<u32>) -> Result<Outcome> {
-        let clip = match file {
-            Some(file) => self.clips.get(file)?,
-            // Any seed will do; the same one makes every run the same.
-            None => signals::cough(1),
-        };
+    async fn cough(&mut self, clip: &Arc<Clip>, after_ms: Option<u32>) -> Result<Outcome> {
         if let Some(after_ms) = after_ms
             && let Err(why) = self.reply_heard(after_ms).await?
         {
             return Ok(Outcome::Unanswered(why));
         }
-        let start = self.caller.play(&clip).await?;
-        self.hearing.cough(&clip, start);
+        let start = self.caller.play(clip).await?;
+        self.hearing.cough(clip, start);
         self.listen_until(start + clip.samples.len() as u64).await?;
         Ok(Outcome::Answered)
     }

@@ -2,13 +2,13 @@
 //! lasts, and a reader that notes when each event came.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::clip::{Clip, FRAME, RATE};
 use super::error::{ClientError, Result};
@@ -102,11 +102,23 @@ enum Command {
         from: u64,
     },
     Event(String),
+    /// The network is gone: what is said from here on is lost. A line that cannot be quiet is given up.
+    Lost,
+    /// There is a network again, with another line where the old one was given up.
+    Back(Option<Box<Mouth>>),
     HangUp,
 }
 
+/// The token with which the call can be come back to, as the reader has last heard.
+type WayBack = Arc<Mutex<Option<String>>>;
+
 /// A call that stands.
 pub struct Caller {
+    server: String,
+    options: CallerOptions,
+    way_back: WayBack,
+    /// Events of a line that is gone, still to be handed on.
+    kept: VecDeque<Arrival>,
     clock: Clock,
     commands: mpsc::Sender<Command>,
     events: mpsc::Receiver<Arrival>,
@@ -125,17 +137,32 @@ impl Caller {
     /// [`ClientError::Unreachable`], [`ClientError::Refused`] (503: full), [`ClientError::Rejected`]
     /// when a wish is not granted, [`ClientError::Late`], [`ClientError::Gone`].
     pub async fn connect(server: &str, options: &CallerOptions) -> Result<Self> {
-        let (mut mouth, mut ears) = connect(server, options.via, options.key.as_deref()).await?;
-        timeout(CONNECT_TIMEOUT, settle(&mut mouth, &mut ears, &options.wishes)).await.map_err(|_| {
-            ClientError::Late { what: "session.updated".into(), seconds: CONNECT_TIMEOUT.as_secs() }
+        let (mut mouth, mut ears) = connect(server, options.via, options.key.as_deref(), None).await?;
+        let way_back = WayBack::default();
+        let settling = settle(&mut mouth, &mut ears, &options.wishes, &way_back);
+        timeout(CONNECT_TIMEOUT, settling).await.map_err(|_| ClientError::Late {
+            what: "session.updated".into(),
+            seconds: CONNECT_TIMEOUT.as_secs(),
         })??;
         let clock = Clock { start: Instant::now() };
         let (commands, todo) = mpsc::channel(COMMANDS_MAX);
         let (arrived, events) = mpsc::channel(EVENTS_MAX);
         let sending = Arc::new(Sending::default());
         let pacer = tokio::spawn(pace(mouth, clock, todo, Arc::clone(&sending)));
-        let reader = tokio::spawn(read(ears, clock, arrived));
-        Ok(Self { clock, commands, events, sending, queued_until: 0, pacer, reader })
+        let reader = tokio::spawn(read(ears, clock, arrived, Arc::clone(&way_back)));
+        Ok(Self {
+            server: server.to_owned(),
+            options: options.clone(),
+            way_back,
+            kept: VecDeque::new(),
+            clock,
+            commands,
+            events,
+            sending,
+            queued_until: 0,
+            pacer,
+            reader,
+        })
     }
 
     /// The media clock.
@@ -160,7 +187,38 @@ impl Caller {
 
     /// The next event; none when the call is over (see [`Self::farewell`]).
     pub async fn next(&mut self) -> Option<Arrival> {
-        self.events.recv().await
+        match self.kept.pop_front() {
+            Some(arrival) => Some(arrival),
+            None => self.events.recv().await,
+        }
+    }
+
+    /// Loses the network for so long, and comes back. Nothing is heard and all we say is lost meanwhile. Over
+    /// WebRTC the line stays; a WebSocket is cut without a word, and another one takes the call up with the
+    /// server's token.
+    ///
+    /// # Errors
+    /// [`ClientError::Gone`] when the server gave no token, or has given the call up; as [`Self::connect`].
+    pub async fn lose_line(&mut self, away: Duration) -> Result<()> {
+        self.command(Command::Lost).await?;
+        if let Via::WebRtc(_) = self.options.via {
+            sleep(away).await;
+            return self.command(Command::Back(None)).await;
+        }
+        self.reader.abort();
+        while let Ok(arrival) = self.events.try_recv() {
+            self.kept.push_back(arrival);
+        }
+        sleep(away).await;
+        let token = self.way_back.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let token =
+            token.ok_or_else(|| ClientError::Gone("and it gave no token to come back with".into()))?;
+        let key = self.options.key.as_deref();
+        let (mouth, ears) = connect(&self.server, self.options.via, key, Some(&token)).await?;
+        let (arrived, events) = mpsc::channel(EVENTS_MAX);
+        self.events = events;
+        self.reader = tokio::spawn(read(ears, self.clock, arrived, Arc::clone(&self.way_back)));
+        self.command(Command::Back(Some(Box::new(mouth)))).await
     }
 
     /// What was sent so far.
@@ -206,11 +264,12 @@ impl Drop for Caller {
 }
 
 /// Waits for the session, asks for what we wish, waits for the answer.
-async fn settle(mouth: &mut Mouth, ears: &mut Ears, wishes: &Wishes) -> Result<()> {
+async fn settle(mouth: &mut Mouth, ears: &mut Ears, wishes: &Wishes, way_back: &WayBack) -> Result<()> {
     loop {
         match ears.next().await {
             News::Event(Event::SessionCreated) => mouth.event(&wishes.session_update().to_string()).await?,
             News::Event(Event::SessionUpdated) => return Ok(()),
+            News::Event(Event::WayBack { token }) => note(way_back, token),
             News::Event(Event::Error(why)) => return Err(ClientError::Rejected(why)),
             News::Event(_) | News::Nothing => {}
             News::Over(why) => return Err(ClientError::Gone(why)),
@@ -218,36 +277,60 @@ async fn settle(mouth: &mut Mouth, ears: &mut Ears, wishes: &Wishes) -> Result<(
     }
 }
 
+fn note(way_back: &WayBack, token: String) {
+    *way_back.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+}
+
 /// Sends a frame at the end of every 20 ms of the media clock; after a delay it catches up at once, so
 /// that the schedule never drifts.
 async fn pace(
-    mut mouth: Mouth,
+    mouth: Mouth,
     clock: Clock,
     mut todo: mpsc::Receiver<Command>,
     sending: Arc<Sending>,
 ) -> Result<()> {
     let mut queue: VecDeque<Saying> = VecDeque::new();
     let mut frame = 0_u64;
+    // None while there is no line: what is said then is said to nobody.
+    let mut mouth = Some(mouth);
     loop {
         let due = clock.start + FRAME_TIME * u32::try_from(frame + 1).unwrap_or(u32::MAX);
         tokio::select! {
             biased;
             () = sleep_until(due) => {
-                let late = due.elapsed();
-                sending.frames.fetch_add(1, Ordering::Relaxed);
-                if late > LATE_SEND {
-                    sending.late.fetch_add(1, Ordering::Relaxed);
-                }
-                sending.late_us_max.fetch_max(late.as_micros() as u64, Ordering::Relaxed);
-                mouth.frame(next_frame(&mut queue, frame)).await?;
+                let said = next_frame(&mut queue, frame);
                 frame += 1;
+                if let Some(mouth) = &mut mouth {
+                    sending.count(due.elapsed());
+                    mouth.frame(said).await?;
+                }
             }
             command = todo.recv() => match command {
                 Some(Command::Play { clip, from }) => queue.push_back(Saying { clip, from, at: 0 }),
-                Some(Command::Event(event)) => mouth.event(&event).await?,
-                Some(Command::HangUp) | None => return mouth.hang_up().await,
+                Some(Command::Event(event)) => if let Some(mouth) = &mut mouth {
+                    mouth.event(&event).await?;
+                },
+                Some(Command::Lost) => mouth = mouth.take().filter(|mouth| mouth.set_dead(true)),
+                Some(Command::Back(Some(line))) => mouth = Some(*line),
+                Some(Command::Back(None)) => if let Some(mouth) = &mouth {
+                    mouth.set_dead(false);
+                },
+                Some(Command::HangUp) | None => return match &mut mouth {
+                    Some(mouth) => mouth.hang_up().await,
+                    None => Ok(()),
+                },
             },
         }
+    }
+}
+
+impl Sending {
+    fn count(&self, late: Duration) {
+        self.frames.fetch_add(1, Ordering::Relaxed);
+        if late > LATE_SEND {
+            self.late.fetch_add(1, Ordering::Relaxed);
+        }
+        self.late_us_max.fetch_max(late.as_micros() as u64, Ordering::Relaxed);
     }
 }
 
@@ -272,11 +355,12 @@ fn next_frame(queue: &mut VecDeque<Saying>, frame: u64) -> Option<(&Arc<Clip>, u
 }
 
 /// Hands on every event with its time of arrival; returns why the connection ended.
-async fn read(mut ears: Ears, clock: Clock, arrived: mpsc::Sender<Arrival>) -> String {
+async fn read(mut ears: Ears, clock: Clock, arrived: mpsc::Sender<Arrival>, way_back: WayBack) -> String {
     loop {
         let news = ears.next().await;
         let at = clock.now();
         match news {
+            News::Event(Event::WayBack { token }) => note(&way_back, token),
             News::Event(event) => {
                 if arrived.send(Arrival { at, event }).await.is_err() {
                     return "we hung up".into();

@@ -45,6 +45,15 @@ pub enum ClientError {
         /// Why.
         why: String,
     },
+    /// Lines of words cannot be said.
+    #[error(
+        "the candidates' lines cannot be spoken: {why}; bring the weights (`viva models pull`) and engines, or \
+         use recordings (--clips)"
+    )]
+    Voice {
+        /// Why.
+        why: String,
+    },
     /// A script cannot be read.
     #[error("cannot use the script {path}: {why}")]
     Script {

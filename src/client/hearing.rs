@@ -11,6 +11,9 @@ use super::wire::{Event, TurnMetrics};
 /// A gap is a breath held for us, not a glitch, when we made a sound at most this long before it: the
 /// server may need 150 ms to fall silent, and hears us through its own buffers.
 const HOLD_REACH: u64 = RATE as u64 * 6 / 10;
+/// A gap so soon after a lost line came back is that line's: a server may take a second to notice, and as long
+/// to speak on.
+const LINE_REACH: u64 = RATE as u64 * 2;
 /// After a reply that came too early, the real one may still come within this: 3 s, the longest turn
 /// decision a server takes by silence alone.
 const SECOND_REPLY_GRACE: u64 = RATE as u64 * 3;
@@ -97,7 +100,7 @@ pub struct Hearing {
     pub turns: Vec<Turn>,
     /// Silences in replies that nobody caused.
     pub glitches: Vec<Gap>,
-    /// Silences in replies while the server listened to us.
+    /// Silences in replies while the server listened to us, or there was no line.
     pub holds: Vec<Gap>,
     /// Samples that had been due before they came.
     pub late: u64,
@@ -109,6 +112,8 @@ pub struct Hearing {
     pub stray_deltas: u64,
     spoken: Vec<(u64, Arc<Clip>)>,
     coughs: Vec<Cough>,
+    /// When we had no line: from, until.
+    away: Vec<(u64, u64)>,
 }
 
 impl Hearing {
@@ -157,6 +162,16 @@ impl Hearing {
             .filter(|&i| self.replies[i].over.is_none() || self.playout.end() > start);
         self.coughs.push(Cough { at: start, reply: going_on });
         self.spoken.push((start, Arc::clone(clip)));
+    }
+
+    /// There was no line to hear anything over.
+    pub fn lost_line(&mut self, from: u64, until: u64) {
+        self.away.push((from, until));
+    }
+
+    /// How often there was no line.
+    pub fn lines_lost(&self) -> u64 {
+        self.away.len() as u64
     }
 
     /// The caller is done speaking.
@@ -208,6 +223,7 @@ impl Hearing {
             Event::Error(why) => self.mistake(why),
             Event::Malformed(why) => self.mistake(format!("not an event of the protocol: {why}")),
             Event::SessionCreated
+            | Event::WayBack { .. }
             | Event::SessionUpdated
             | Event::SpeechStarted
             | Event::SpeechStopped
@@ -308,7 +324,9 @@ impl Hearing {
             reply.played = Some(audible);
         }
         if let Some(gap) = played.gap {
-            if self.spoke_between(gap.start.saturating_sub(HOLD_REACH), gap.end) {
+            let away =
+                self.away.iter().any(|&(from, until)| from < gap.end && until + LINE_REACH > gap.start);
+            if away || self.spoke_between(gap.start.saturating_sub(HOLD_REACH), gap.end) {
                 self.holds.push(gap);
             } else {
                 self.glitches.push(gap);

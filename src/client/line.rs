@@ -81,15 +81,21 @@ pub(super) enum News {
     Over(String),
 }
 
-/// Calls a server.
-pub(super) async fn connect(server: &str, via: Via, key: Option<&str>) -> Result<(Mouth, Ears)> {
+/// Calls a server, or with a token comes back to a call.
+pub(super) async fn connect(
+    server: &str,
+    via: Via,
+    key: Option<&str>,
+    token: Option<&str>,
+) -> Result<(Mouth, Ears)> {
     match via {
         Via::WebSocket => {
-            let (sink, stream) = handshake(server, key).await?.split();
+            let (sink, stream) = handshake(server, key, token).await?.split();
             Ok((Mouth::Ws(sink), Ears::Ws(stream)))
         }
         Via::WebRtc(network) => {
-            let (mouth, ears) = webrtc::dial(server, "", key, network).await?;
+            let query = token.map_or(String::new(), |token| format!("resume={token}"));
+            let (mouth, ears) = webrtc::dial(server, &query, key, network).await?;
             Ok((Mouth::WebRtc(Box::new(mouth)), Ears::WebRtc(Box::new(ears), Answers::default())))
         }
     }
@@ -115,6 +121,18 @@ impl Mouth {
         match self {
             Self::Ws(sink) => deliver(sink, Message::text(text)).await,
             Self::WebRtc(mouth) => mouth.event(text).await,
+        }
+    }
+
+    /// Lets nothing through in either direction, or lets it through again. Says whether the line can do that: a
+    /// connection cannot, and is given up instead.
+    pub(super) fn set_dead(&self, dead: bool) -> bool {
+        match self {
+            Self::Ws(_) => false,
+            Self::WebRtc(mouth) => {
+                mouth.link().set_dead(dead);
+                true
+            }
         }
     }
 
@@ -154,9 +172,11 @@ impl Ears {
     }
 }
 
-async fn handshake(server: &str, key: Option<&str>) -> Result<Socket> {
-    let url = realtime_url(server);
-    let unreachable = |why: String| ClientError::Unreachable { url: url.clone(), why };
+async fn handshake(server: &str, key: Option<&str>, token: Option<&str>) -> Result<Socket> {
+    let back = token.map_or(String::new(), |token| format!("&resume={token}"));
+    let url = realtime_url(server) + &back;
+    // A token is a secret: it is not told in errors.
+    let unreachable = |why: String| ClientError::Unreachable { url: realtime_url(server), why };
     let mut request = url.as_str().into_client_request().map_err(|error| unreachable(error.to_string()))?;
     if let Some(key) = key {
         let value = HeaderValue::from_str(&format!("Bearer {key}"))

@@ -54,7 +54,7 @@ pub struct TurnReport {
     pub barge_in_silent_ms: Option<f64>,
     /// The interrupted reply went on to its end as if nothing had been said.
     pub barge_in_ignored: bool,
-    /// The caller waited longer than [`DEAD_AIR_MS`], or in vain.
+    /// The caller waited longer than the run allows ([`DEAD_AIR_MS`] unless it says otherwise), or in vain.
     pub dead_air: bool,
 }
 
@@ -82,8 +82,10 @@ pub struct CallReport {
     pub missing_frames: u64,
     /// Those silences.
     pub glitches: Vec<Silence>,
-    /// Silences inside replies while the server listened to us.
+    /// Silences inside replies while the server listened to us, or there was no line.
     pub holds: Vec<Silence>,
+    /// How often the network was gone, by our own will.
+    pub lines_lost: u64,
     /// Noises made that were no interruption.
     pub coughs: u64,
     /// Of these, taken for one.
@@ -99,19 +101,20 @@ pub struct CallReport {
 }
 
 impl CallReport {
-    /// Sums up what was heard until `now`.
-    pub fn new(hearing: &Hearing, now: u64, sent: Sent) -> Self {
+    /// Sums up what was heard until `now`. Waits of more than `dead_air_ms` are dead air.
+    pub fn new(hearing: &Hearing, now: u64, sent: Sent, dead_air_ms: f64) -> Self {
         let silences = |gaps: &[Gap]| {
             gaps.iter().map(|gap| Silence { at_ms: ms(gap.start), ms: ms(gap.end - gap.start) }).collect()
         };
         Self {
             seconds: now as f64 / f64::from(RATE),
-            turns: (0..hearing.turns.len()).map(|turn| TurnReport::new(hearing, turn)).collect(),
+            turns: (0..hearing.turns.len()).map(|turn| TurnReport::new(hearing, turn, dead_air_ms)).collect(),
             frames: hearing.playout.frames(),
             late_frames: frames(hearing.late + super::clip::FRAME as u64 - 1),
             missing_frames: hearing.glitches.iter().map(|gap| frames(gap.end - gap.start)).sum(),
             glitches: silences(&hearing.glitches),
             holds: silences(&hearing.holds),
+            lines_lost: hearing.lines_lost(),
             coughs: hearing.coughs(),
             false_barge_ins: hearing.false_barge_ins(),
             stray_deltas: hearing.stray_deltas,
@@ -123,7 +126,7 @@ impl CallReport {
 }
 
 impl TurnReport {
-    fn new(hearing: &Hearing, index: usize) -> Self {
+    fn new(hearing: &Hearing, index: usize, dead_air_ms: f64) -> Self {
         let turn = &hearing.turns[index];
         let end = turn.end();
         let metrics = turn.metrics.clone();
@@ -153,7 +156,7 @@ impl TurnReport {
             cut_off: cut_off(hearing, index),
             barge_in: turn.interrupts.is_some(),
             dead_air: turn.closed
-                && (!answered || voice_to_voice_ms.is_some_and(|waited| waited > DEAD_AIR_MS)),
+                && (!answered || voice_to_voice_ms.is_some_and(|waited| waited > dead_air_ms)),
             server: metrics,
             ..Self::default()
         };
@@ -216,7 +219,7 @@ mod tests {
     }
 
     fn report(hearing: &Hearing) -> CallReport {
-        CallReport::new(hearing, 100 * SECOND, Sent::default())
+        CallReport::new(hearing, 100 * SECOND, Sent::default(), DEAD_AIR_MS)
     }
 
     #[test]
@@ -289,6 +292,18 @@ mod tests {
         let report = report(&hearing);
         assert_eq!(report.glitches, vec![Silence { at_ms: 3240.0, ms: 140.0 }]);
         assert_eq!((report.frames, report.late_frames, report.missing_frames), (20, 1, 7));
+    }
+
+    #[test]
+    fn a_gap_while_there_was_no_line_is_no_glitch() {
+        let mut hearing = Hearing::new(false);
+        hearing.speak(&second_of_speech(), 0);
+        hearing.close_turn();
+        reply(&mut hearing, "r", 3 * SECOND, 10);
+        hearing.lost_line(3 * SECOND + 10 * F, 5 * SECOND);
+        reply(&mut hearing, "r", 5 * SECOND + F, 10);
+        let report = report(&hearing);
+        assert_eq!((report.glitches.len(), report.holds.len(), report.lines_lost), (0, 1, 1));
     }
 
     #[test]

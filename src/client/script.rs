@@ -23,9 +23,13 @@
 //! [[steps]]
 //! do = "wait"
 //! ```
+//!
+//! Words may stand in place of a recording (`do = "say"`, `text = "..."`): whoever runs the script has them
+//! spoken beforehand. What is left to chance (`ms_max`, `chance`) is drawn by [`Script::drawn`].
 
 use std::path::{Path, PathBuf};
 
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::error::{ClientError, Result};
@@ -34,6 +38,8 @@ use super::error::{ClientError, Result};
 pub const STEPS_MAX: usize = 2_000;
 /// Longest pause, in milliseconds: after five minutes of nothing it is no conversation.
 pub const PAUSE_MS_MAX: u32 = 300_000;
+/// Longest line, in characters: a minute and a half of speech, and less than a voice takes at once.
+pub const TEXT_MAX: usize = 2_000;
 
 /// A list of steps, done in order.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -43,6 +49,8 @@ pub struct Script {
     pub name: String,
     /// Instructions for the session, in place of the server's own.
     pub instructions: Option<String>,
+    /// How often it is chosen among the scripts of a scenario, against the others: 1 when left out.
+    pub weight: Option<f64>,
     /// What to do.
     pub steps: Vec<Step>,
 }
@@ -57,31 +65,121 @@ pub enum Step {
         /// The recording.
         file: PathBuf,
     },
+    /// Says a line of words.
+    Say {
+        /// The words.
+        text: String,
+    },
     /// Says nothing for so long: a thought in mid-utterance, or a rest between turns.
     Pause {
         /// Milliseconds.
         ms: u32,
+        /// Up to so many, drawn anew each time.
+        #[serde(default)]
+        ms_max: Option<u32>,
     },
     /// Waits until the answer was heard to its end.
     Wait {
         /// Milliseconds until the answer must begin; the run's own limit when left out.
         timeout_ms: Option<u32>,
     },
-    /// Interrupts: waits until so much of the reply was heard, then says a file. The utterance is a turn
+    /// Interrupts: waits until so much of the reply was heard, then says something. The utterance is a turn
     /// of its own, which a later `wait` ends.
     BargeIn {
-        /// The recording.
-        file: PathBuf,
+        /// The recording, or ...
+        file: Option<PathBuf>,
+        /// ... the words.
+        text: Option<String>,
         /// Milliseconds of the reply heard before.
         after_ms: u32,
+        /// How often it is done at all, 0 to 1.
+        #[serde(default)]
+        chance: Option<f64>,
     },
     /// A noise that is no interruption: waits until so much of the reply was heard, then makes it.
+    #[serde(alias = "backchannel")]
     Cough {
-        /// A recording of it ("mm-hm" is one, too); a made cough when left out.
+        /// A recording of it, or ...
         file: Option<PathBuf>,
+        /// ... words such as "mm-hm"; a made cough when both are left out.
+        text: Option<String>,
         /// Milliseconds of the reply heard before; left out, it coughs at once.
         after_ms: Option<u32>,
+        /// How often it is done at all, 0 to 1.
+        #[serde(default)]
+        chance: Option<f64>,
     },
+    /// The network is gone for so long; then the call goes on over the same line where there still is one,
+    /// and over a new one with the server's token where not.
+    Drop {
+        /// Milliseconds.
+        ms: u32,
+        /// How often it is done at all, 0 to 1.
+        #[serde(default)]
+        chance: Option<f64>,
+    },
+}
+
+impl Step {
+    /// The recording it plays.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Play { file } | Self::BargeIn { file: Some(file), .. } => Some(file),
+            Self::Cough { file: Some(file), .. } => Some(file),
+            _ => None,
+        }
+    }
+
+    /// The words it says.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Say { text } | Self::BargeIn { text: Some(text), .. } => Some(text),
+            Self::Cough { text: Some(text), .. } => Some(text),
+            _ => None,
+        }
+    }
+
+    fn chance(&self) -> Option<f64> {
+        match self {
+            Self::BargeIn { chance, .. } | Self::Cough { chance, .. } | Self::Drop { chance, .. } => *chance,
+            _ => None,
+        }
+    }
+
+    /// What is wrong with it, given whether something was said that could be answered.
+    fn check(&self, speaking: bool) -> std::result::Result<(), String> {
+        if self.chance().is_some_and(|chance| !(0.0..=1.0).contains(&chance)) {
+            return Err("a chance lies between 0 and 1".into());
+        }
+        if self.text().is_some_and(|text| text.chars().count() > TEXT_MAX) {
+            return Err(format!("a line has at most {TEXT_MAX} characters"));
+        }
+        if self.text().is_some_and(|text| !text.chars().any(char::is_alphanumeric)) {
+            return Err("there is nothing to say in it".into());
+        }
+        match self {
+            Self::Pause { ms, ms_max } if (*ms).max(ms_max.unwrap_or(0)) > PAUSE_MS_MAX => {
+                Err(format!("a pause of {} ms is longer than {PAUSE_MS_MAX}", (*ms).max(ms_max.unwrap_or(0))))
+            }
+            Self::Pause { ms, ms_max: Some(most) } if most < ms => {
+                Err(format!("ms_max = {most} is less than ms = {ms}"))
+            }
+            Self::Drop { ms, .. } if *ms > PAUSE_MS_MAX => {
+                Err(format!("{ms} ms without a network are longer than {PAUSE_MS_MAX}"))
+            }
+            Self::Wait { .. } if !speaking => Err("nothing was said that could be answered".into()),
+            Self::BargeIn { .. } | Self::Cough { after_ms: Some(_), .. } if !speaking => {
+                Err("there is no reply to speak into; `play` or `say` first".into())
+            }
+            Self::BargeIn { file, text, .. } if file.is_some() == text.is_some() => {
+                Err("an interruption has either a file or a text".into())
+            }
+            Self::Cough { file: Some(_), text: Some(_), .. } => {
+                Err("a noise has either a file or a text".into())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Script {
@@ -115,23 +213,43 @@ impl Script {
     /// Makes relative file names relative to `folder`.
     pub fn found_beside(&mut self, folder: &Path) {
         for step in &mut self.steps {
-            match step {
-                Step::Play { file } | Step::BargeIn { file, .. } | Step::Cough { file: Some(file), .. } => {
-                    *file = folder.join(&file);
-                }
-                Step::Cough { file: None, .. } | Step::Pause { .. } | Step::Wait { .. } => {}
+            if let Step::Play { file }
+            | Step::BargeIn { file: Some(file), .. }
+            | Step::Cough { file: Some(file), .. } = step
+            {
+                *file = folder.join(&file);
             }
         }
     }
 
     /// Every file it names.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.steps.iter().filter_map(|step| match step {
-            Step::Play { file } | Step::BargeIn { file, .. } | Step::Cough { file: Some(file), .. } => {
-                Some(file.as_path())
+        self.steps.iter().filter_map(Step::file)
+    }
+
+    /// Every line of words it says.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.steps.iter().filter_map(Step::text)
+    }
+
+    /// The script with what it leaves to chance drawn. Every script takes the same share of the dice, however
+    /// they fall.
+    pub fn drawn(&self, dice: &mut impl Rng) -> Self {
+        let mut drawn = Self { steps: Vec::with_capacity(self.steps.len()), ..self.clone() };
+        for step in &self.steps {
+            let fate: f64 = dice.random_range(0.0..1.0);
+            if step.chance().is_some_and(|chance| fate >= chance) {
+                continue;
             }
-            Step::Cough { file: None, .. } | Step::Pause { .. } | Step::Wait { .. } => None,
-        })
+            drawn.steps.push(match step {
+                Step::Pause { ms, ms_max: Some(most) } => {
+                    let more = fate * f64::from(most.saturating_sub(*ms) + 1);
+                    Step::Pause { ms: ms + more as u32, ms_max: None }
+                }
+                step => step.clone(),
+            });
+        }
+        drawn
     }
 
     /// Says what is wrong with it, with the step's number.
@@ -142,22 +260,16 @@ impl Script {
         if self.steps.len() > STEPS_MAX {
             return Err(format!("it has {} steps; at most {STEPS_MAX} are allowed", self.steps.len()));
         }
+        if self.weight.is_some_and(|weight| !weight.is_finite() || weight <= 0.0) {
+            return Err("its weight must be above 0".into());
+        }
         let mut speaking = false;
         for (index, step) in self.steps.iter().enumerate() {
-            let number = index + 1;
+            step.check(speaking).map_err(|why| format!("step {}: {why}", index + 1))?;
             match step {
-                Step::Play { .. } => speaking = true,
-                Step::Pause { ms } if *ms > PAUSE_MS_MAX => {
-                    return Err(format!("step {number}: a pause of {ms} ms is longer than {PAUSE_MS_MAX}"));
-                }
-                Step::Wait { .. } if !speaking => {
-                    return Err(format!("step {number}: nothing was said that could be answered"));
-                }
-                Step::BargeIn { .. } | Step::Cough { after_ms: Some(_), .. } if !speaking => {
-                    return Err(format!("step {number}: there is no reply to speak into; `play` first"));
-                }
+                Step::Play { .. } | Step::Say { .. } => speaking = true,
                 Step::Wait { .. } => speaking = false,
-                Step::Pause { .. } | Step::BargeIn { .. } | Step::Cough { .. } => {}
+                _ => {}
             }
         }
         Ok(())
@@ -220,6 +332,37 @@ mod tests {
         check(r#"{"steps":[{"do":"play","file":"a","loud":1}]}"#, "unknown field `loud`");
         check(r#"{"steps":[{"do":"play","file":"a"},{"do":"pause","ms":400000}]}"#, "step 2: a pause");
         check(r#"{"steps":[{"do":"barge_in","file":"a","after_ms":1}]}"#, "step 1: there is no reply");
+        check(
+            r#"{"steps":[{"do":"say","text":"a"},{"do":"barge_in","after_ms":1}]}"#,
+            "step 2: an interruption has",
+        );
+        check(r#"{"steps":[{"do":"say","text":"..."}]}"#, "step 1: there is nothing to say");
+        check(r#"{"steps":[{"do":"drop","ms":1,"chance":1.5}]}"#, "step 1: a chance");
+        check(r#"{"steps":[{"do":"pause","ms":5,"ms_max":4}]}"#, "step 1: ms_max = 4");
+    }
+
+    #[test]
+    fn chance_is_drawn_by_the_seed_and_by_nothing_else() {
+        use rand::SeedableRng;
+        use rand::rngs::StdRng;
+        let script = Script::parse(
+            r#"{"steps":[{"do":"say","text":"Well"},{"do":"pause","ms":600,"ms_max":1500},
+            {"do":"backchannel","text":"mm-hm","chance":0.5},{"do":"say","text":"yes."},{"do":"wait"}]}"#,
+            true,
+        )
+        .unwrap();
+        let draw = |seed| script.drawn(&mut StdRng::seed_from_u64(seed));
+        assert_eq!(draw(3), draw(3));
+        let drawn: Vec<Script> = (0..200).map(draw).collect();
+        let pauses = drawn.iter().map(|script| match script.steps[1] {
+            Step::Pause { ms, ms_max: None } => ms,
+            _ => unreachable!("the second step stays a pause"),
+        });
+        let (least, most) = pauses.fold((u32::MAX, 0), |(a, b), ms| (a.min(ms), b.max(ms)));
+        assert!((600..650).contains(&least) && (1450..=1500).contains(&most), "{least} {most}");
+        let with = drawn.iter().filter(|script| script.steps.len() == 5).count();
+        assert!((70..130).contains(&with), "{with} of 200 at a chance of a half");
+        assert_eq!(script.texts().collect::<Vec<_>>(), ["Well", "mm-hm", "yes."]);
     }
 
     #[test]

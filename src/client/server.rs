@@ -35,6 +35,8 @@ pub struct ServerOptions {
     pub engines: Option<String>,
     /// More arguments.
     pub more: Vec<String>,
+    /// Settings by the names of their variables, such as `VIVA_SERVER_SESSIONS_MAX`.
+    pub settings: Vec<(String, String)>,
     /// Pass its log on to our standard error.
     pub log: bool,
 }
@@ -62,6 +64,7 @@ impl ServerProcess {
         if let Some(engines) = &options.engines {
             command.args(["--engines", engines]);
         }
+        command.envs(options.settings.iter().map(|(name, value)| (name, value)));
         command.args(&options.more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command
             .kill_on_drop(true)

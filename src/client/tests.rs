@@ -357,3 +357,26 @@ async fn frames_leave_in_real_time_without_drift() {
         report.seconds
     );
 }
+
+#[tokio::test]
+async fn words_in_a_script_are_said_with_the_sound_given_to_them() {
+    let mut clips = clips();
+    let hello = std::sync::Arc::clone(clips.file(std::path::Path::new("hello")).unwrap());
+    clips.insert_line("Hello there.", hello);
+    let mut call = Call::connect(&server(Manner::Normal).await, clips, CallOptions::default()).await.unwrap();
+    let script = r#"{"steps":[{"do":"say","text":"Hello there."},{"do":"wait"}]}"#;
+    call.run(&Script::parse(script, true).unwrap(), false).await.unwrap();
+    assert!(call.report().turns[0].answered);
+    let unknown = r#"{"steps":[{"do":"say","text":"Nobody spoke this."},{"do":"wait"}]}"#;
+    let error = call.run(&Script::parse(unknown, true).unwrap(), false).await.unwrap_err().to_string();
+    assert!(error.contains("Nobody spoke this."), "{error}");
+}
+
+#[tokio::test]
+async fn a_line_lost_where_the_server_gave_no_way_back_ends_the_call() {
+    let script = r#"{"steps":[{"do":"play","file":"hello"},{"do":"drop","ms":200},{"do":"wait"}]}"#;
+    let (report, done, _) = call(Manner::Normal, CallOptions::default(), script).await;
+    let error = done.unwrap_err().to_string();
+    assert!(error.contains("gave no token"), "{error}");
+    assert_eq!(report.turns.len(), 1);
+}

@@ -71,6 +71,11 @@ pub enum Event {
     },
     /// That voice was cut: what came is still played, and no more comes.
     VoiceCut,
+    /// With this a call is come back to, once, when its line was lost.
+    WayBack {
+        /// The secret.
+        token: String,
+    },
     /// The server's own measure of a turn.
     Turn(Box<TurnMetrics>),
     /// Something was wrong; the session goes on.
@@ -122,6 +127,8 @@ struct Envelope<'a> {
     transcript: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     text: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    token: Option<Cow<'a, str>>,
     #[serde(default)]
     response: Option<ResponseObject>,
     #[serde(default)]
@@ -199,6 +206,7 @@ impl Event {
                 Self::SaidAll { response: owned(response), text: owned(envelope.text) }
             }
             "response.done" => done(envelope.response.unwrap_or_default()),
+            "viva.resume" => Self::WayBack { token: owned(envelope.token) },
             "playback.clear" => Self::PlaybackClear,
             "output_audio_buffer.started" => Self::VoiceStarted { response: owned(response) },
             "output_audio_buffer.cleared" => Self::VoiceCut,

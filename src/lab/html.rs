@@ -1,195 +1,131 @@
-//! A load run as one page that needs nothing else: figures, and plots as inline SVG.
+//! A report as one page that needs nothing else: figures, and plots as inline SVG. Light or dark as the reader has it.
 
-use std::error::Error;
 use std::fmt::Write as _;
 
-use plotters::coord::Shift;
-use plotters::coord::types::RangedCoordf64;
-use plotters::prelude::*;
+use super::plots::Figure;
 
-use super::report::{LoadReport, findings};
-use super::score::{Percentiles, turns};
-
-/// Why a page could not be drawn.
-#[derive(Debug, thiserror::Error)]
-#[error("the plot {plot:?} cannot be drawn: {why}")]
-pub struct PlotError {
-    plot: &'static str,
-    why: String,
+/// A table of the page.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    /// What it shows; may be empty.
+    pub title: String,
+    /// Names of the columns; none where the rows speak for themselves.
+    pub head: Vec<String>,
+    /// Cells, the first of each row its name.
+    pub rows: Vec<Vec<String>>,
 }
 
-/// Width and height of a plot, in pixels: half of a laptop's screen.
-const SIZE: (u32, u32) = (760, 320);
-/// Columns of the latency distribution.
-const COLUMNS: usize = 40;
-
-type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Chart<'a, 's> = ChartContext<'a, SVGBackend<'s>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
-type Points = Vec<(f64, f64)>;
-
-/// Draws the page.
-pub fn page(report: &LoadReport<'_>) -> Result<String, PlotError> {
-    let answered: Points = turns(report.run)
-        .filter_map(|(_, at, turn)| turn.voice_to_voice_ms.map(|ms| (at + turn.speech_s, ms)))
-        .collect();
-    let mut plots = vec![
-        plot("distribution", |canvas| distribution(canvas, &answered))?,
-        plot("latency over time", |canvas| scatter(canvas, "Voice to voice over the run", "ms", &answered))?,
-    ];
-    let watched = &report.run.watched;
-    if watched.len() > 1 {
-        let memory: Points = watched.iter().map(|w| (w.at_s, w.usage.rss_mib)).collect();
-        let cores: Points = watched
-            .windows(2)
-            .map(|pair| {
-                let (seconds, cpu) = (pair[1].at_s - pair[0].at_s, pair[1].usage.cpu_s - pair[0].usage.cpu_s);
-                (pair[1].at_s, if seconds > 0.1 { cpu / seconds } else { 0.0 })
-            })
-            .collect();
-        let calls: Points = watched.iter().map(|w| (w.at_s, w.calls as f64)).collect();
-        plots.push(plot("cpu", |canvas| line(canvas, "Cores used by the server", "cores", &cores))?);
-        plots.push(plot("memory", |canvas| line(canvas, "Server memory", "MiB", &memory))?);
-        plots.push(plot("calls", |canvas| line(canvas, "Calls standing", "calls", &calls))?);
-    }
-    Ok(document(report, &plots))
+/// The page.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// Its title.
+    pub title: String,
+    /// What was done, as sentences.
+    pub lead: Vec<String>,
+    /// The answer, where there is one, in a line.
+    pub answer: Option<String>,
+    /// Figures.
+    pub tables: Vec<Table>,
+    /// Plots.
+    pub figures: Vec<Figure>,
 }
 
-fn plot<F>(name: &'static str, draw: F) -> Result<String, PlotError>
-where
-    F: FnOnce(&Canvas<'_>) -> Result<(), Box<dyn Error>>,
-{
-    let mut svg = String::new();
-    {
-        let canvas = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        draw(&canvas)
-            .and_then(|()| canvas.present().map_err(Into::into))
-            .map_err(|error| PlotError { plot: name, why: error.to_string() })?;
-    }
-    Ok(svg)
-}
-
-/// Axes from zero to what is given, with what they count.
-fn axes<'a, 's>(
-    canvas: &'a Canvas<'s>,
-    title: &str,
-    (x_end, x_unit): (f64, &str),
-    (y_end, y_unit): (f64, &str),
-) -> Result<Chart<'a, 's>, Box<dyn Error>> {
-    let mut chart = ChartBuilder::on(canvas)
-        .caption(title, ("sans-serif", 18))
-        .margin(10)
-        .x_label_area_size(40)
-        .y_label_area_size(50)
-        .build_cartesian_2d(0.0..x_end, 0.0..y_end)?;
-    chart.configure_mesh().x_desc(x_unit).y_desc(y_unit).draw()?;
-    Ok(chart)
-}
-
-/// Axes for something that is watched while a run goes on.
-fn over_time<'a, 's>(
-    canvas: &'a Canvas<'s>,
-    title: &str,
-    unit: &str,
-    points: &Points,
-) -> Result<Chart<'a, 's>, Box<dyn Error>> {
-    let seconds = (extent(points.iter().map(|p| p.0)), "seconds into the run");
-    axes(canvas, title, seconds, (extent(points.iter().map(|p| p.1)), unit))
-}
-
-fn distribution(canvas: &Canvas<'_>, answered: &Points) -> Result<(), Box<dyn Error>> {
-    let longest = extent(answered.iter().map(|p| p.1));
-    let width = longest / COLUMNS as f64;
-    let mut columns = [0_u32; COLUMNS];
-    for (_, ms) in answered {
-        columns[((ms / width) as usize).min(COLUMNS - 1)] += 1;
-    }
-    let highest = columns.iter().copied().max().unwrap_or(0).max(1);
-    let mut chart = axes(canvas, "Voice to voice", (longest, "ms"), (f64::from(highest) * 1.05, "turns"))?;
-    chart.draw_series(columns.iter().enumerate().map(|(i, &count)| {
-        let left = i as f64 * width;
-        Rectangle::new([(left, 0.0), (left + width * 0.92, f64::from(count))], BLUE.mix(0.6).filled())
-    }))?;
-    Ok(())
-}
-
-fn scatter(canvas: &Canvas<'_>, title: &str, unit: &str, points: &Points) -> Result<(), Box<dyn Error>> {
-    let mut chart = over_time(canvas, title, unit, points)?;
-    chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, BLUE.mix(0.5).filled())))?;
-    Ok(())
-}
-
-fn line(canvas: &Canvas<'_>, title: &str, unit: &str, points: &Points) -> Result<(), Box<dyn Error>> {
-    let mut chart = over_time(canvas, title, unit, points)?;
-    chart.draw_series(AreaSeries::new(points.iter().copied(), 0.0, BLUE.mix(0.15)).border_style(BLUE))?;
-    Ok(())
-}
-
-/// The end of an axis: a little above the largest value, never zero.
-fn extent(values: impl Iterator<Item = f64>) -> f64 {
-    values.fold(0.0, f64::max).max(1e-3) * 1.05
-}
-
-fn document(report: &LoadReport<'_>, plots: &[String]) -> String {
-    let plan = &report.plan;
-    let mut page = String::from(HEAD);
-    // Writing to a String cannot fail.
-    let _ = write!(
-        page,
-        "<h1>{} callers for {:.0} s</h1><p>{} engines, profile {}, transport {}, scenario “{}” with a cycle \
-         of {:.0} s, joined within {:.0} s, seed {}, {} cores, Viva {}. A latency counts only beside the \
-         cut-offs of the same run.</p>",
-        plan.callers,
-        plan.seconds,
-        escape(plan.engines),
-        escape(plan.profile),
-        plan.transport,
-        escape(plan.scenario),
-        plan.cycle_s,
-        plan.ramp_up_s,
-        plan.seed,
-        plan.cores,
-        report.version
-    );
-    page.push_str("<div class=row><table><tr><th>milliseconds<th>n<th>p50<th>p95<th>p99<th>max</tr>");
-    for (name, p) in &report.score.stages_ms {
-        row(&mut page, name.split_once(' ').map_or(*name, |(_, name)| name), p);
-    }
-    row(&mut page, "voice to voice", &report.score.voice_to_voice_ms);
-    row(&mut page, "… as played", &report.score.played_ms);
-    row(&mut page, "interruption to silence", &report.score.barge_in_silent_ms);
-    page.push_str("</table><table>");
-    for (name, value) in findings(report.score) {
-        let _ = write!(page, "<tr><td>{name}<td>{}</tr>", escape(&value));
-    }
-    page.push_str("</table></div><div class=row>");
-    for plot in plots {
-        let _ = write!(page, "<figure>{plot}</figure>");
-    }
-    page.push_str("</div></main></html>\n");
-    page
-}
-
-fn row(page: &mut String, name: &str, p: &Percentiles) {
-    if p.n > 0 {
-        let _ = write!(
-            page,
-            "<tr><td>{name}<td>{}<td>{:.0}<td>{:.0}<td>{:.0}<td>{:.0}</tr>",
-            p.n, p.p50, p.p95, p.p99, p.max
-        );
+impl Page {
+    /// As HTML.
+    pub fn render(&self) -> String {
+        let mut page = String::from(HEAD);
+        // Writing to a String cannot fail.
+        let _ = write!(page, "<title>{0}</title></head><body><main><h1>{0}</h1>", escape(&self.title));
+        for sentence in &self.lead {
+            let _ = write!(page, "<p>{}</p>", escape(sentence));
+        }
+        if let Some(answer) = &self.answer {
+            let _ = write!(page, "<p class=answer>{}</p>", escape(answer));
+        }
+        page.push_str("<div class=row>");
+        for table in self.tables.iter().filter(|table| !table.rows.is_empty()) {
+            table.render(&mut page);
+        }
+        page.push_str("</div><div class=row>");
+        for Figure { svg, caption } in &self.figures {
+            let _ = write!(page, "<figure>{svg}<figcaption>{}</figcaption></figure>", escape(caption));
+        }
+        page.push_str("</div></main></body></html>\n");
+        page
     }
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+impl Table {
+    fn render(&self, page: &mut String) {
+        page.push_str("<table>");
+        if !self.title.is_empty() {
+            let _ = write!(page, "<caption>{}</caption>", escape(&self.title));
+        }
+        if !self.head.is_empty() {
+            page.push_str("<thead><tr>");
+            for name in &self.head {
+                let _ = write!(page, "<th scope=col>{}</th>", escape(name));
+            }
+            page.push_str("</tr></thead>");
+        }
+        page.push_str("<tbody>");
+        for row in &self.rows {
+            page.push_str("<tr>");
+            for (i, cell) in row.iter().enumerate() {
+                let tag = if i == 0 { "th scope=row" } else { "td" };
+                let _ = write!(page, "<{tag}>{}</{}>", escape(cell), &tag[..2]);
+            }
+            page.push_str("</tr>");
+        }
+        page.push_str("</tbody></table>");
+    }
 }
 
-const HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8>\
-<meta name=viewport content='width=device-width,initial-scale=1'><title>Viva load</title><style>\
-body{font:15px/1.5 system-ui,sans-serif;margin:0;background:#f6f7f9;color:#1b1f24}\
-main{max-width:1600px;margin:0 auto;padding:1.5rem}h1{font-size:1.5rem;margin:0}\
+/// Text as it may stand in HTML, also within quotes.
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+const HEAD: &str = "<!doctype html><html lang=en><head><meta charset=utf-8>\
+<meta name=viewport content='width=device-width,initial-scale=1'><meta name=color-scheme content='light dark'>\
+<style>\
+:root{--page:#f6f7f9;--card:#fff;--ink:#1b1f24;--soft:#57606a;--line:#dde1e6}\
+@media(prefers-color-scheme:dark){:root{--page:#12151a;--card:#1c2128;--ink:#e6e9ed;--soft:#a3adb8;--line:#343b45}}\
+body{font:15px/1.5 system-ui,sans-serif;margin:0;background:var(--page);color:var(--ink)}\
+main{max-width:1600px;margin:0 auto;padding:1.5rem}h1{font-size:1.5rem;margin:0 0 .5rem}p{margin:.25rem 0;max-width:90ch}\
+.answer{font-size:1.15rem;font-weight:600;margin:.75rem 0}\
 .row{display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start;margin-top:1rem}\
-table{border-collapse:collapse;background:#fff;border-radius:8px}\
-th,td{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #e6e8eb}\
-th:first-child,td:first-child{text-align:left}\
-figure{margin:0;background:#fff;border-radius:8px;max-width:100%}svg{max-width:100%;height:auto}\
-</style><main>";
+table{border-collapse:collapse;background:var(--card);border-radius:8px}\
+caption{text-align:left;font-weight:600;padding:.4rem .8rem}\
+th,td{padding:.3rem .8rem;text-align:right;border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}\
+th{font-weight:400;color:var(--soft)}th:first-child{text-align:left}\
+figure{margin:0;background:var(--card);border-radius:8px;max-width:100%;overflow-x:auto}\
+svg{color:var(--ink);max-width:100%;height:auto}\
+figcaption{padding:0 1rem .9rem;color:var(--soft);max-width:74ch}\
+</style>";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_needs_nothing_else_and_cannot_be_broken_by_names() {
+        let page = Page {
+            title: "<script>alert(1)</script>".into(),
+            lead: vec!["a & b".into()],
+            answer: Some("4 callers".into()),
+            tables: vec![Table {
+                title: "x".into(),
+                head: vec!["".into(), "p50".into()],
+                rows: vec![vec!["\"<b>\"".into(), "5".into()]],
+            }],
+            figures: vec![Figure { svg: "<svg></svg>".into(), caption: "1 < 2".into() }],
+        }
+        .render();
+        assert!(page.contains("&lt;script&gt;") && !page.contains("<script") && !page.contains("<b>"));
+        assert!(page.contains("prefers-color-scheme:dark") && page.contains("1 &lt; 2"));
+        for outside in ["http:", "https:", "//", "src=", "url(", "@import"] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+    }
+}

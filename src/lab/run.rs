@@ -156,7 +156,7 @@ async fn one_caller(
     CallerRun { caller, started_s, refused: false, broken, report }
 }
 
-/// Plays one script a cycle until `end`.
+/// Plays one script a cycle until `end`, with a thought before each.
 async fn repeat(
     call: &mut Call,
     end: Instant,
@@ -164,14 +164,14 @@ async fn repeat(
     plan: &LoadPlan,
     live: &Live,
 ) -> Result<(), ClientError> {
-    let mut choice = StdRng::seed_from_u64(seed);
-    let scripts = &plan.scenario.scripts;
+    let mut dice = StdRng::seed_from_u64(seed);
     let cycle = Duration::from_secs_f64(plan.scenario.cycle_s);
     loop {
         let began = Instant::now();
-        call.run(&scripts[choice.random_range(0..scripts.len())], true).await?;
+        call.run(&plan.scenario.draw(&mut dice), true).await?;
         live.turns.fetch_add(1, Ordering::Relaxed);
-        let next = began + cycle;
+        let thought = Duration::from_millis(plan.scenario.think_ms(&mut dice).into());
+        let next = (began + cycle).max(Instant::now() + thought);
         if next >= end {
             return Ok(());
         }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::run::LoadRun;
+use super::ramp::{Limits, Point};
+use super::run::{CallerRun, LoadRun};
 use crate::client::{TurnMetrics, TurnReport};
 
 /// Percentiles of some milliseconds.
@@ -40,6 +41,55 @@ pub struct Cost {
     pub rss_mib_peak: f64,
     /// What it grew by, a session.
     pub rss_mib_per_session: f64,
+}
+
+/// What one caller felt.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct CallerScore {
+    /// Its number.
+    pub caller: usize,
+    /// Turns that waited for an answer.
+    pub turns: u64,
+    /// Of these, answered.
+    pub answered: u64,
+    /// What it waited, without the ramp-up.
+    pub voice_to_voice_ms: Percentiles,
+    /// Turns cut off.
+    pub cut_offs: u64,
+    /// Noises taken for an interruption.
+    pub false_barge_ins: u64,
+    /// Waits a person takes for a fault.
+    pub dead_air: u64,
+    /// 20 ms frames that came too late.
+    pub late_frames: u64,
+    /// 20 ms slots with nothing to play.
+    pub missing_frames: u64,
+    /// Audible gaps.
+    pub glitches: u64,
+    /// Errors told.
+    pub errors: u64,
+}
+
+impl CallerScore {
+    fn new(run: &CallerRun, ramp_up_s: f64) -> Self {
+        let report = &run.report;
+        let waited = || report.turns.iter().filter(|turn| turn.waited);
+        let steady = waited().filter(|turn| run.started_s + turn.at_s >= ramp_up_s);
+        let count = |pick: fn(&TurnReport) -> bool| waited().filter(|turn| pick(turn)).count() as u64;
+        Self {
+            caller: run.caller,
+            turns: count(|_| true),
+            answered: count(|turn| turn.answered),
+            voice_to_voice_ms: Percentiles::of(steady.filter_map(|turn| turn.voice_to_voice_ms)),
+            cut_offs: count(|turn| turn.cut_off.is_some()),
+            false_barge_ins: report.false_barge_ins,
+            dead_air: count(|turn| turn.dead_air),
+            late_frames: report.late_frames,
+            missing_frames: report.missing_frames,
+            glitches: report.glitches.len() as u64,
+            errors: report.errors,
+        }
+    }
 }
 
 /// The whole run.
@@ -95,8 +145,12 @@ pub struct Score {
     pub own_late_frames: u64,
     /// Frames this machine sent.
     pub own_frames: u64,
+    /// Lines lost on purpose.
+    pub lines_lost: u64,
     /// What it cost, where the server's processes could be seen.
     pub cost: Option<Cost>,
+    /// Each caller by itself.
+    pub callers: Vec<CallerScore>,
 }
 
 impl Percentiles {
@@ -182,10 +236,30 @@ impl Score {
             errors: sum(&|report| report.errors),
             own_late_frames: sum(&|report| report.sent.late),
             own_frames: sum(&|report| report.sent.frames),
+            lines_lost: sum(&|report| report.lines_lost),
             cost: None,
+            callers: run.callers.iter().map(|caller| CallerScore::new(caller, ramp_up_s)).collect(),
         };
         score.cost = score.cost_of(run);
         score
+    }
+
+    /// The run as a point of a capacity curve.
+    pub fn point(&self, callers: u64, limits: Limits) -> Point {
+        let share = |part: u64, whole: u64| if whole > 0 { part as f64 / whole as f64 } else { 0.0 };
+        let mute = self.callers.iter().filter(|caller| caller.answered == 0).count() as u64;
+        let point = Point {
+            callers,
+            voice_to_voice_ms: self.voice_to_voice_ms.clone(),
+            late_share: share(self.late_frames, self.frames),
+            cut_off_share: share(self.cut_offs, self.turns),
+            // Who was refused or broke before the first answer is mute, too.
+            lost: (self.refused + self.broken).max(mute),
+            cpu_s_per_session_s: self.cost.as_ref().map(|cost| cost.cpu_s_per_session_s),
+            passed: false,
+            why: None,
+        };
+        point.judged(limits)
     }
 
     fn cost_of(&self, run: &LoadRun) -> Option<Cost> {
@@ -209,7 +283,7 @@ mod tests {
     use super::*;
     use crate::client::CallReport;
     use crate::lab::processes::Usage;
-    use crate::lab::run::{CallerRun, Watch};
+    use crate::lab::run::Watch;
 
     fn turn(at_s: f64, ms: Option<f64>) -> TurnReport {
         TurnReport {
@@ -249,8 +323,11 @@ mod tests {
         let score = Score::new(&run, 5.0);
         assert_eq!((score.turns, score.answered, score.turns_in_ramp_up), (4, 3, 1));
         assert!((score.voice_to_voice_ms.max - 800.0).abs() < 1.0, "{:?}", score.voice_to_voice_ms);
-        let cost = score.cost.unwrap_or_default();
+        let cost = score.cost.clone().unwrap_or_default();
         assert_eq!((cost.cpu_s, cost.cpu_s_per_session_s, cost.cpu_s_per_turn), (6.0, 0.3, 2.0));
         assert_eq!(cost.rss_mib_per_session, 20.0);
+        assert_eq!((score.callers[0].turns, score.callers[0].voice_to_voice_ms.n), (2, 1));
+        let limits = Limits { p95_ms: 1000.0, late_share: 0.01 };
+        assert!(score.point(2, limits).passed);
     }
 }
