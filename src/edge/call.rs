@@ -3,7 +3,8 @@
 //! Bounds: what waits to go out is the session's own queue and the transport's; nothing is kept here. A
 //! client that hangs up ends the session, a session that ended closes the transport. A transport that is only
 //! lost is waited for: the call keeps what comes out of the session meanwhile ([`OUT_QUEUE`] things at most, or it
-//! ends), and goes on over the transport that its client comes back with.
+//! ends), and goes on over the transport that its client comes back with, beginning with what was told to the old
+//! one and did not arrive.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use super::mapper::{Mapper, View};
 use super::parking::{Parking, Ticket};
 use super::protocol::session_object::{Offer, SessionObject, TokenLimit};
 use super::protocol::{Envelope, ErrorBody, ServerEvent};
+use super::recall::Recall;
 use super::transport::{Frame, Inbound, Lost, Transport};
 
 /// A reply that was asked for counts as under way for so long before the session says that it began.
@@ -37,12 +39,24 @@ const AHEAD_MAX: u32 = 32;
 pub mod close {
     /// Done.
     pub const NORMAL: u16 = 1000;
+    /// A client's page is left or loaded again: whoever sends this may come back.
+    pub const AWAY: u16 = 1001;
+    /// The same, where a page says it itself: browsers let it send 1000 and codes from 3000 on.
+    pub const STEPPED_OUT: u16 = 4001;
     /// We cannot go on.
     pub const INTERNAL: u16 = 1011;
     /// The message does not fit.
     pub const TOO_BIG: u16 = 1009;
     /// The peer broke the protocol of the transport.
     pub const PROTOCOL: u16 = 1002;
+}
+
+/// A transport that a client comes back with.
+pub struct Return<T> {
+    /// It.
+    pub transport: T,
+    /// The last event the client saw, by its name.
+    pub last_event: Option<String>,
 }
 
 /// One call.
@@ -61,12 +75,13 @@ pub struct Call<T> {
     events: u64,
     /// What the session was told since it was last seen to keep up.
     ahead: AtomicU32,
+    told: Recall,
     ended: Option<String>,
     expires: Instant,
     /// Where its client may come back to; none for one that would not know how.
-    parking: Option<Arc<Parking<T>>>,
-    ticket: Option<Ticket<T>>,
-    door: Option<mpsc::Receiver<T>>,
+    parking: Option<Arc<Parking<Return<T>>>>,
+    ticket: Option<Ticket<Return<T>>>,
+    door: Option<mpsc::Receiver<Return<T>>>,
     /// What came out of the session while nobody was there.
     kept: VecDeque<Out>,
 }
@@ -110,7 +125,7 @@ pub struct Beginning<T> {
     /// Settings they sent along, already checked.
     pub object: Option<SessionObject>,
     /// Where they may come back to.
-    pub parking: Arc<Parking<T>>,
+    pub parking: Arc<Parking<Return<T>>>,
 }
 
 /// A session's first settings, as the wire shows them.
@@ -141,6 +156,7 @@ pub async fn run<T: Transport + 'static>(transport: T, ports: SessionPorts, begi
         asked: None,
         events: 0,
         ahead: AtomicU32::new(0),
+        told: Recall::default(),
         ended: None,
         expires: Instant::now() + Duration::from_secs(offer.session_s_max),
         // Only a client of ours knows what to do with a token.
@@ -212,11 +228,11 @@ impl<T: Transport + 'static> Call<T> {
                     Some(item) => self.outbound(item).await?,
                     None => return Err(End::Session),
                 },
-                transport = coming(self.door.as_mut()) => {
+                back = coming(self.door.as_mut()) => {
                     // Their client gave the old line up before we did.
                     let silent = self.transport.silent();
                     self.tell(SessionMsg::Line(Line::Lost { unheard_ms: millis(silent) }));
-                    self.take_up(transport, silent).await?;
+                    self.take_up(back, silent).await?;
                 }
                 () = &mut expiry => return Err(End::Expired),
             }
@@ -249,9 +265,9 @@ impl<T: Transport + 'static> Call<T> {
         tokio::pin!(until);
         loop {
             tokio::select! {
-                transport = coming(self.door.as_mut()) => {
+                back = coming(self.door.as_mut()) => {
                     metrics::counter!(m::LINES_LOST, "end" => "resumed").increment(1);
-                    self.take_up(transport, silent + lost.elapsed()).await.ok();
+                    self.take_up(back, silent + lost.elapsed()).await.ok();
                     return Ok(());
                 }
                 item = out.recv() => match item {
@@ -277,7 +293,8 @@ impl<T: Transport + 'static> Call<T> {
     }
 
     /// Goes on over the transport the client came back with.
-    async fn take_up(&mut self, transport: T, away: Duration) -> Result<(), Lost> {
+    async fn take_up(&mut self, back: Return<T>, away: Duration) -> Result<(), Lost> {
+        let Return { transport, last_event } = back;
         let mut old = std::mem::replace(&mut self.transport, transport);
         tokio::spawn(async move { old.close(close::NORMAL, "the call goes on over another line").await });
         let name = self.transport.name();
@@ -285,8 +302,18 @@ impl<T: Transport + 'static> Call<T> {
         self.mapper.set_audio_apart(self.transport.carries_audio());
         self.say(ServerEvent::SessionCreated { session: Box::new(self.object.clone()) }).await?;
         let (session_id, away_ms) = (self.id.0.clone(), away.as_millis() as u64);
-        self.say(ServerEvent::CameBack { session_id, away_ms }).await?;
+        let last = last_event.and_then(|name| event_number(&self.id, &name)).filter(|n| *n <= self.events);
+        let (mut missed, complete) = last.map_or((Vec::new(), false), |last| self.told.after(last));
+        let apart = self.transport.carries_audio();
+        // Where our voice comes in events, they need not say where it is.
+        missed.retain(|(_, event)| apart || !event.is_of_a_track());
+        let replayed = missed.len();
+        self.say(ServerEvent::CameBack { session_id, away_ms, replayed, complete }).await?;
         self.say_way_back().await?;
+        for (number, event) in missed {
+            let event_id = event_name(&self.id, number);
+            self.transport.event(&Envelope { event_id, event: &event }).await?;
+        }
         self.line_back();
         Ok(())
     }
@@ -325,9 +352,8 @@ impl<T: Transport + 'static> Call<T> {
         match item {
             Out::Event(entry) => {
                 self.note(&entry);
-                for event in self.mapper.event(&entry) {
-                    self.say(event).await?;
-                }
+                let events = self.mapper.event(&entry);
+                let told = self.say_all(events).await;
                 if matches!(
                     entry.event,
                     SessionEvent::TurnEnded { .. }
@@ -336,13 +362,11 @@ impl<T: Transport + 'static> Call<T> {
                 ) {
                     self.commit_settled();
                 }
-                Ok(())
+                told
             }
             Out::Audio { epoch, frame } => {
                 let Some((before, _)) = self.mapper.audio(epoch) else { return Ok(()) };
-                for event in before {
-                    self.say(event).await?;
-                }
+                self.say_all(before).await?;
                 self.spoken_yet = true;
                 self.events += 1;
                 let event_id = event_name(&self.id, self.events);
@@ -352,10 +376,8 @@ impl<T: Transport + 'static> Call<T> {
             }
             Out::Flush { epoch, sent_ms } => {
                 self.transport.flush();
-                for event in self.mapper.flush(epoch, sent_ms) {
-                    self.say(event).await?;
-                }
-                Ok(())
+                let events = self.mapper.flush(epoch, sent_ms);
+                self.say_all(events).await
             }
         }
     }
@@ -417,9 +439,29 @@ impl<T: Transport + 'static> Call<T> {
 
     /// Tells the caller.
     pub(super) async fn say(&mut self, event: ServerEvent) -> Result<(), Lost> {
-        self.events += 1;
-        let event_id = event_name(&self.id, self.events);
+        let event_id = self.keep(&event);
         self.transport.event(&Envelope { event_id, event: &event }).await
+    }
+
+    /// Tells the caller several things. What their line does not take any more is kept for their next one.
+    async fn say_all(&mut self, events: Vec<ServerEvent>) -> Result<(), Lost> {
+        let mut told = Ok(());
+        for event in events {
+            match told {
+                Ok(()) => told = self.say(event).await,
+                Err(_) => drop(self.keep(&event)),
+            }
+        }
+        told
+    }
+
+    /// Gives an event its name; and keeps it, for a client that could come back.
+    fn keep(&mut self, event: &ServerEvent) -> String {
+        self.events += 1;
+        if self.parking.is_some() {
+            self.told.keep(self.events, event);
+        }
+        event_name(&self.id, self.events)
     }
 
     async fn finish(&mut self, end: End) -> String {
@@ -448,11 +490,11 @@ impl<T: Transport + 'static> Call<T> {
 }
 
 /// The next transport a client comes back with.
-async fn coming<T>(door: Option<&mut mpsc::Receiver<T>>) -> T {
+async fn coming<T>(door: Option<&mut mpsc::Receiver<Return<T>>>) -> Return<T> {
     if let Some(door) = door
-        && let Some(transport) = door.recv().await
+        && let Some(back) = door.recv().await
     {
-        return transport;
+        return back;
     }
     // Its token is spent and went with whoever spent it: nobody comes this way any more.
     std::future::pending().await
@@ -464,6 +506,14 @@ fn millis(time: Duration) -> u32 {
 
 /// Unique within the session, and across sessions by its name.
 fn event_name(id: &SessionId, n: u64) -> String {
-    let tail = id.0.get(id.0.len().saturating_sub(8)..).unwrap_or_default();
-    format!("event_{tail}{n:08x}")
+    format!("event_{}{n:08x}", tail(id))
+}
+
+/// Which of the session's events has this name.
+fn event_number(id: &SessionId, name: &str) -> Option<u64> {
+    u64::from_str_radix(name.strip_prefix("event_")?.strip_prefix(tail(id))?, 16).ok()
+}
+
+fn tail(id: &SessionId) -> &str {
+    id.0.get(id.0.len().saturating_sub(8)..).unwrap_or_default()
 }

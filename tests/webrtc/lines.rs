@@ -1,12 +1,15 @@
 //! Lines that are lost, and what comes back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use viva::client::ClientError;
 use viva::config::WebRtcSection;
 use viva_actors::ports::SessionSpec;
+use viva_actors::testkit::{Costs, engines};
 
 use super::support::rtc::RtcCaller;
 use super::support::{Caller, Server, WITHIN, fakes};
@@ -127,6 +130,128 @@ async fn a_call_goes_on_over_a_websocket_in_mid_reply_and_back() {
     server.stop().await;
 }
 
+/// A call over either transport.
+enum Either {
+    Rtc(Box<RtcCaller>),
+    Ws(Box<Caller>),
+}
+
+impl Either {
+    async fn connect(server: &Server, rtc: bool, query: &str) -> Self {
+        match rtc {
+            true => Self::Rtc(Box::new(RtcCaller::connect(server, query).await)),
+            false => Self::Ws(Box::new(
+                Caller::connect(server.address, &format!("?events=extended&{query}")).await,
+            )),
+        }
+    }
+
+    /// Speaks, hears the answer, and then whatever comes for half a second.
+    async fn turn(&mut self) {
+        match self {
+            Self::Rtc(caller) => {
+                assert_eq!(caller.turn(900).await["status"], "completed");
+                caller.say(None, 600).await;
+            }
+            Self::Ws(caller) => {
+                assert_eq!(caller.turn(900).await["status"], "completed");
+                caller.speak(&[0; 480 * 30]).await;
+            }
+        }
+    }
+
+    /// Everything that came, half a second later.
+    async fn seen(&mut self) -> Vec<Value> {
+        match self {
+            Self::Rtc(caller) => {
+                caller.say(None, 500).await;
+                caller.seen.clone()
+            }
+            Self::Ws(caller) => {
+                caller.speak(&[0; 480 * 25]).await;
+                caller.seen.clone()
+            }
+        }
+    }
+
+    /// Goes, as a browser does that crashed.
+    async fn leave(self) {
+        match self {
+            Self::Rtc(caller) => caller.link().leave().await,
+            Self::Ws(caller) => drop(caller),
+        }
+    }
+}
+
+fn token(seen: &[Value]) -> &str {
+    seen.iter().rev().find(|e| e["type"] == "viva.resume").unwrap()["token"].as_str().unwrap()
+}
+
+/// The names of events that are told on any line, with their kinds.
+fn names(seen: &[Value], to_rtc: bool) -> Vec<(String, String)> {
+    let of_a_line = ["session.created", "viva.resume", "viva.resumed", "response.output_audio.delta"];
+    let kind = |e: &Value| e["type"].as_str().unwrap().to_owned();
+    let told = seen.iter().filter(|e| !of_a_line.contains(&kind(e).as_str()));
+    let told = told.filter(|e| to_rtc || !kind(e).starts_with("output_audio_buffer."));
+    told.map(|e| (kind(e), e["event_id"].as_str().unwrap().to_owned())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_did_not_see_is_told_again_on_its_next_line() {
+    let server = waiting(20).await;
+    for (from, to) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut first = Either::connect(&server, from, "").await;
+        first.turn().await;
+        let seen = first.seen().await;
+        first.leave().await;
+        let last = seen.iter().position(|e| e["type"] == "response.created").unwrap();
+        let query =
+            format!("resume={}&last_event={}", token(&seen), seen[last]["event_id"].as_str().unwrap());
+        let mut second = Either::connect(&server, to, &query).await;
+        let again = second.seen().await;
+        let expected = names(&seen[last + 1..], to);
+        assert!(expected.len() > 5, "{expected:?}");
+        assert_eq!(names(&again, to)[..expected.len()], expected, "from {from} to {to}");
+        let resumed = again.iter().find(|e| e["type"] == "viva.resumed").unwrap();
+        assert_eq!((&resumed["replayed"], &resumed["complete"]), (&expected.len().into(), &true.into()));
+        // Whoever does not say what they saw last is told nothing twice.
+        let query = format!("resume={}", token(&again));
+        second.leave().await;
+        let mut third = Either::connect(&server, to, &query).await;
+        assert_eq!(names(&third.seen().await, to), []);
+        // Nor one who names an event of another call.
+        let query = format!("resume={}&last_event=event_somebody00000001", token(&third.seen().await));
+        third.leave().await;
+        let mut fourth = Either::connect(&server, to, &query).await;
+        assert_eq!(names(&fourth.seen().await, to), []);
+        fourth.leave().await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_ended_while_the_line_was_dead_is_not_missed() {
+    for to_rtc in [true, false] {
+        // Its voice ends before anybody can know that the line is dead.
+        let brief = engines(Costs::FREE, "I see.", &Arc::default());
+        let webrtc = WebRtcSection::default();
+        let server = Server::with_lines(brief, 8, SessionSpec::default(), webrtc, None).await;
+        let mut caller = RtcCaller::connect(&server, "").await;
+        caller.send(json!({"type": "response.create"})).await;
+        caller.until("output_audio_buffer.started").await;
+        caller.link().set_dead(true);
+        caller.mute(900).await;
+        assert!(!caller.types(0).contains(&"response.done".to_owned()), "{:?}", caller.types(0));
+        let last = caller.seen.last().unwrap()["event_id"].as_str().unwrap();
+        let query = format!("resume={}&last_event={last}", caller.token());
+        let mut again = Either::connect(&server, to_rtc, &query).await;
+        let seen = again.seen().await;
+        assert_eq!(seen.iter().filter(|e| e["type"] == "response.done").count(), 1, "{seen:?}");
+        again.leave().await;
+        server.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_websocket_that_breaks_is_waited_for_and_one_that_closes_is_not() {
     let server = waiting(2).await;
@@ -138,6 +263,23 @@ async fn a_websocket_that_breaks_is_waited_for_and_one_that_closes_is_not() {
     let mut caller = Caller::connect(server.address, "?events=extended").await;
     caller.socket.close(None).await.unwrap();
     timeout(Duration::from_secs(1), server.sessions(0)).await.expect("hung up is hung up");
+    for (query, code, waits) in [
+        ("?events=extended", 1001, true),
+        ("?events=extended", 4001, true),
+        ("?events=extended", 1000, false),
+        ("", 1001, false),
+    ] {
+        let mut caller = Caller::connect(server.address, query).await;
+        let frame = CloseFrame { code: code.into(), reason: "".into() };
+        caller.socket.close(Some(frame)).await.unwrap();
+        sleep(Duration::from_millis(800)).await;
+        assert_eq!(
+            server.viva.sessions() == 1,
+            waits,
+            "{query} {code}: going away is no end for who may come back"
+        );
+        server.sessions(0).await;
+    }
     let plain = Caller::connect(server.address, "").await;
     assert!(plain.seen.iter().all(|e: &Value| e["type"] != "viva.resume"));
     drop(plain);
