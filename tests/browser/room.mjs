@@ -289,6 +289,35 @@ async function blocked(suite, browser, url) {
     await eventually("it is heard", async () => (await stats(page)).peak > 0.05);
     await room.done();
   }, 2 * ANSWER_LIMIT_MS);
+
+  await suite.test("the place is kept over the socket too: stepping out, and a reload in mid-answer", async () => {
+    const room = await enter(browser, url);
+    const { page } = room;
+    const type = async (words) => {
+      await page.fill("#typed", words);
+      await page.keyboard.press("Enter");
+    };
+    await type("Good morning.");
+    await answered(page);
+    await page.click("#leave");
+    await page.click("#step-out");
+    await page.waitForTimeout(1500);
+    await page.click("#return");
+    await restored(page, 1);
+    assert.equal((await words(page, "interviewer")).length, 1);
+    await type("And now?");
+    await eventually("an answer begins", async () => (await phase(page)) === "speaking", ANSWER_LIMIT_MS);
+    await page.reload();
+    await page.waitForSelector("#waiting:not([hidden])");
+    await page.waitForTimeout(1500);
+    await page.click("#return");
+    await restored(page, 1);
+    await answered(page, 2);
+    await eventually("it ends", async () => (await phase(page)) === "listening", ANSWER_LIMIT_MS);
+    const [before, after] = (await words(page, "interviewer")).map((text) => text.trim());
+    assert.equal(after, before, "the same words to the last, though the page was gone");
+    await room.done();
+  }, 2 * ANSWER_LIMIT_MS);
 }
 
 /** The page reaches the server through a network that the test can spoil. */
