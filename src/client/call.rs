@@ -125,6 +125,11 @@ impl Call {
                 let until = self.now() + u64::from(*ms) * u64::from(RATE) / 1000;
                 self.listen_until(until).await?;
             }
+            Step::Ask => {
+                self.finish_utterance().await?;
+                self.hearing.ask(self.now());
+                self.caller.send(&json!({"type": "response.create"})).await?;
+            }
             Step::Wait { timeout_ms } => return self.wait(timeout_ms.map(u64::from)).await,
             Step::BargeIn { file, after_ms } => return self.barge_in(file, *after_ms).await,
             Step::Cough { file, after_ms } => return self.cough(file.as_deref(), *after_ms).await,

@@ -62,6 +62,8 @@ pub enum Step {
         /// Milliseconds.
         ms: u32,
     },
+    /// Asks for a reply without having said a word: a caller who only listens. A `wait` ends it.
+    Ask,
     /// Waits until the answer was heard to its end.
     Wait {
         /// Milliseconds until the answer must begin; the run's own limit when left out.
@@ -119,7 +121,7 @@ impl Script {
                 Step::Play { file } | Step::BargeIn { file, .. } | Step::Cough { file: Some(file), .. } => {
                     *file = folder.join(&file);
                 }
-                Step::Cough { file: None, .. } | Step::Pause { .. } | Step::Wait { .. } => {}
+                Step::Cough { file: None, .. } | Step::Pause { .. } | Step::Ask | Step::Wait { .. } => {}
             }
         }
     }
@@ -130,7 +132,7 @@ impl Script {
             Step::Play { file } | Step::BargeIn { file, .. } | Step::Cough { file: Some(file), .. } => {
                 Some(file.as_path())
             }
-            Step::Cough { file: None, .. } | Step::Pause { .. } | Step::Wait { .. } => None,
+            Step::Cough { file: None, .. } | Step::Pause { .. } | Step::Ask | Step::Wait { .. } => None,
         })
     }
 
@@ -146,7 +148,7 @@ impl Script {
         for (index, step) in self.steps.iter().enumerate() {
             let number = index + 1;
             match step {
-                Step::Play { .. } => speaking = true,
+                Step::Play { .. } | Step::Ask => speaking = true,
                 Step::Pause { ms } if *ms > PAUSE_MS_MAX => {
                     return Err(format!("step {number}: a pause of {ms} ms is longer than {PAUSE_MS_MAX}"));
                 }
@@ -224,6 +226,10 @@ mod tests {
 
     #[test]
     fn files_become_turns() {
+        assert!(
+            Script::parse(r#"{"steps":[{"do":"ask"},{"do":"wait"}]}"#, true).is_ok(),
+            "or nothing is said"
+        );
         let script = Script::of_files(&["a.wav".into(), "b.wav".into()]);
         assert_eq!(script.steps.len(), 4);
         script.check().unwrap();
