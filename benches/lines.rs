@@ -42,6 +42,9 @@ struct Args {
     /// Seconds of echo
     #[arg(long, default_value_t = 20)]
     echo_s: u64,
+    /// Only echo, on this address, for a browser (tests/browser/echo.mjs)
+    #[arg(long)]
+    serve_echo: Option<SocketAddr>,
     /// Calls set up one after another
     #[arg(long, default_value_t = 50)]
     set_ups: usize,
@@ -63,6 +66,11 @@ struct Args {
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     viva::telemetry::init_log(&viva::config::LogSection { level: "warn".into(), ..Default::default() }).ok();
+    if let Some(address) = args.serve_echo {
+        let (address, serving) = echoing(address).await?;
+        println!("echo at http://{address}/");
+        return Ok(serving.await??);
+    }
     if args.echo_s > 0 {
         args.keep("echo", &echo(args.echo_s).await?)?;
     }
@@ -85,12 +93,7 @@ impl Args {
 
 /// An echo behind the whole edge: what is decoded is encoded again and sent.
 async fn echo(seconds: u64) -> anyhow::Result<Value> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    let edge = WebRtc::start(&WebRtcSection::default(), address, Arc::<Lateness>::default(), None)?;
-    let router = axum::Router::new().route("/v1/realtime/calls", axum::routing::post(answer));
-    let router = router.with_state(Arc::new(edge));
-    let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+    let (address, serving) = echoing("127.0.0.1:0".parse()?).await?;
     let (mut mouth, mut ears) = dial(&format!("http://{address}"), "", None, None).await?;
     let said = signals::speech_like(1, seconds as f64);
     // The middle of a second of silence is when the line has settled.
@@ -115,6 +118,22 @@ async fn echo(seconds: u64) -> anyhow::Result<Value> {
     }
     serving.abort();
     Ok(delays(&said.samples, &sent, &heard))
+}
+
+/// A page with nothing but a voice, and who answers its calls.
+async fn echoing(
+    address: SocketAddr,
+) -> anyhow::Result<(SocketAddr, tokio::task::JoinHandle<std::io::Result<()>>)> {
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    let edge = WebRtc::start(&WebRtcSection::default(), address, Arc::<Lateness>::default(), None)?;
+    let page = axum::response::Html("<!doctype html><title>echo</title><audio id=voice autoplay></audio>");
+    let router = axum::Router::new()
+        .route("/", axum::routing::get(async move || page))
+        .route("/v1/realtime/calls", axum::routing::post(answer))
+        .with_state(Arc::new(edge));
+    let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok((address, serving))
 }
 
 async fn answer(

@@ -11,6 +11,7 @@ use viva::config::WebRtcSection;
 use viva_actors::ports::SessionSpec;
 use viva_actors::testkit::{Costs, engines};
 
+use super::http::{ask, offer, post};
 use super::support::rtc::RtcCaller;
 use super::support::{Caller, Server, WITHIN, fakes};
 
@@ -103,10 +104,15 @@ async fn a_call_goes_on_over_a_new_one() {
 async fn a_call_goes_on_over_a_websocket_in_mid_reply_and_back() {
     let server = waiting(20).await;
     let mut caller = RtcCaller::connect(&server, "").await;
+    assert_eq!(caller.turn(1200).await["status"], "completed");
+    let whole = caller.voice_ms();
+    caller.voice.clear();
+    let from = caller.seen.len();
     caller.speak(1200).await;
-    let started = caller.until("output_audio_buffer.started").await;
+    let started = caller.until_from("output_audio_buffer.started", from).await;
     caller.say(None, 200).await;
     let token = caller.token();
+    let before = caller.voice_ms();
     caller.link().leave().await;
     drop(caller);
     let query = format!("?events=extended&resume={token}");
@@ -116,7 +122,12 @@ async fn a_call_goes_on_over_a_websocket_in_mid_reply_and_back() {
     let done = socket.hush_until("response.done", 0).await;
     assert_eq!(done["response"]["id"], started["response_id"], "the reply went on");
     assert_eq!(done["response"]["status"], "completed");
-    assert!(socket.types(0).contains(&"response.output_audio.delta".to_owned()));
+    let deltas = socket.seen.iter().filter(|e| e["type"] == "response.output_audio.delta");
+    let after: usize = deltas.map(|e| e["delta"].as_str().unwrap().len() * 3 / 4 / 48).sum();
+    assert!(
+        before > 0 && before + after >= whole,
+        "of {whole} ms {before} were heard, then {after}: nothing is missing"
+    );
     let token = socket.seen.iter().rev().find(|e| e["type"] == "viva.resume").unwrap()["token"].clone();
     // Not even closed: whoever comes with the token has the call.
     let query = format!("resume={}", token.as_str().unwrap());
@@ -250,6 +261,34 @@ async fn a_reply_that_ended_while_the_line_was_dead_is_not_missed() {
         again.leave().await;
         server.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_not_spent_by_a_call_that_never_stands() {
+    let server = waiting(20).await;
+    let mut caller = Either::connect(&server, true, "").await;
+    let query = format!("resume={}", token(&caller.seen().await));
+    caller.leave().await;
+    // Where no UDP comes through, HTTP does: the answer is all this caller ever sees.
+    let path = format!("/v1/realtime/calls?{query}");
+    let answer = ask(&server, "POST", &path, "Content-Type: application/sdp\r\n", &offer().await).await;
+    assert_eq!(answer.status, 201);
+    let again = Either::connect(&server, false, &query).await;
+    assert_eq!(server.viva.sessions(), 1);
+    again.leave().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_is_answered_and_never_comes_is_gone_in_bounded_time() {
+    let server = waiting(1).await;
+    assert_eq!(post(&server, &offer().await).await.status, 201);
+    assert_eq!(server.viva.sessions(), 1);
+    let asked = Instant::now();
+    server.sessions(0).await;
+    assert!(asked.elapsed() > Duration::from_secs(10), "a bad network may take so long");
+    assert_eq!(server.app.webrtc.as_ref().unwrap().known(), (0, 0));
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
