@@ -94,7 +94,7 @@ mod tests {
         let (again, whole) = recall.after(0);
         assert_eq!((again.len(), whole), (EVENTS_MAX, false));
         assert!(recall.after(300 - EVENTS_MAX as u64).1, "nothing after it is missing");
-        recall.keep(301, &state(&"long".repeat(BYTES_MAX / 5)));
+        recall.keep(301, &state(&"long".repeat(BYTES_MAX / 4 - 1_000)));
         assert!(recall.after(0).0.len() < 200 && recall.bytes <= BYTES_MAX);
         recall.keep(302, &state(&"long".repeat(BYTES_MAX)));
         assert_eq!((recall.after(0), recall.bytes), ((Vec::new(), false), 0));

@@ -12,7 +12,7 @@ if (!url || !out) {
   console.error("usage: node echo.mjs URL OUT.json");
   process.exit(2);
 }
-const RUNS = 5;
+const RUNS = 3;
 const SECONDS = 12;
 // The jitter buffer settles in the first seconds of a call.
 const SETTLE_MS = 4000;

@@ -29,6 +29,7 @@ const phase = (page) => page.evaluate(() => document.documentElement.dataset.pha
 const stats = (page) => page.evaluate(() => window.vivaStats);
 const words = async (page, side) => (await page.locator(`.line.${side} .words`).allTextContents()).filter(Boolean);
 const live = (page) => eventually("live", async () => ["listening", "hearing", "thinking", "speaking", "held"].includes(await phase(page)), 15_000);
+const restored = (page, count) => eventually("restored", async () => (await page.locator(".note").count()) === count, 15_000);
 const answered = (page, count = 1) => eventually(`answer ${count}`, async () => (await words(page, "interviewer")).length >= count, ANSWER_LIMIT_MS);
 
 async function server(args, { config = "", folder, limitMs = START_LIMIT_MS }) {
@@ -198,7 +199,6 @@ const breakIce = (tap) =>
 
 async function back(suite, browser, url, folder) {
   const said = await hum(folder);
-  const restored = (page, count) => eventually("restored", async () => (await page.locator(".note").count()) === count, 15_000);
   const speaksAgain = async ({ page, tap }, before) => {
     await tap.say(said);
     await answered(page, before + 1);
