@@ -128,11 +128,14 @@ async fn a_call_goes_on_over_a_websocket_in_mid_reply_and_back() {
         before > 0 && before + after >= whole,
         "of {whole} ms {before} were heard, then {after}: nothing is missing"
     );
+    let of_a_track = |kind: &String| kind.starts_with("output_audio_buffer.");
+    assert!(!socket.types(0).iter().any(of_a_track), "its voice has no track now: {:?}", socket.types(0));
     let token = socket.seen.iter().rev().find(|e| e["type"] == "viva.resume").unwrap()["token"].clone();
     // Not even closed: whoever comes with the token has the call.
     let query = format!("resume={}", token.as_str().unwrap());
     let mut back = RtcCaller::over(&server, &query, None).await.unwrap();
     assert_eq!(back.turn(900).await["status"], "completed");
+    assert!(back.types(0).iter().any(of_a_track), "and now it has one");
     assert!(!back.types(0).contains(&"response.output_audio.delta".to_owned()));
     assert_eq!(server.viva.sessions(), 1);
     drop(socket);
