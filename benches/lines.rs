@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -22,6 +23,7 @@ use viva::edge::protocol::Ids;
 use viva::edge::protocol::session_object::{Format, Offer as SessionOffer};
 use viva::edge::transport::{Frame, Inbound, Transport};
 use viva::edge::webrtc::WebRtc;
+use viva::edge::webrtc::impair::Impairment;
 use viva::edge::webrtc::offer::Offer;
 use viva_actors::lateness::Lateness;
 use viva_actors::ports::{OUT_FRAME, SessionSpec};
@@ -40,9 +42,18 @@ struct Args {
     /// Seconds of echo
     #[arg(long, default_value_t = 20)]
     echo_s: u64,
+    /// Only echo, on this address, for a browser (tests/browser/echo.mjs)
+    #[arg(long)]
+    serve_echo: Option<SocketAddr>,
     /// Calls set up one after another
     #[arg(long, default_value_t = 50)]
     set_ups: usize,
+    /// The network they are set up through, as in `viva talk --impair`
+    #[arg(long)]
+    network: Option<Impairment>,
+    /// How many of them at once
+    #[arg(long, default_value_t = 1)]
+    at_once: usize,
     /// Calls that come and go
     #[arg(long, default_value_t = 1_000)]
     churn: usize,
@@ -54,9 +65,20 @@ struct Args {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    args.keep("echo", &echo(args.echo_s).await?)?;
-    args.keep("set-up", &set_up(args.set_ups).await?)?;
-    args.keep("churn", &churn(args.churn).await?)
+    viva::telemetry::init_log(&viva::config::LogSection { level: "warn".into(), ..Default::default() }).ok();
+    if let Some(address) = args.serve_echo {
+        let (address, serving) = echoing(address).await?;
+        println!("echo at http://{address}/");
+        return Ok(serving.await??);
+    }
+    if args.echo_s > 0 {
+        args.keep("echo", &echo(args.echo_s).await?)?;
+    }
+    args.keep("set-up", &set_up(args.set_ups, args.at_once, args.network).await?)?;
+    if args.churn > 0 {
+        args.keep("churn", &churn(args.churn).await?)?;
+    }
+    Ok(())
 }
 
 impl Args {
@@ -71,12 +93,7 @@ impl Args {
 
 /// An echo behind the whole edge: what is decoded is encoded again and sent.
 async fn echo(seconds: u64) -> anyhow::Result<Value> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    let edge = WebRtc::start(&WebRtcSection::default(), address, Arc::<Lateness>::default(), None)?;
-    let router = axum::Router::new().route("/v1/realtime/calls", axum::routing::post(answer));
-    let router = router.with_state(Arc::new(edge));
-    let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+    let (address, serving) = echoing("127.0.0.1:0".parse()?).await?;
     let (mut mouth, mut ears) = dial(&format!("http://{address}"), "", None, None).await?;
     let said = signals::speech_like(1, seconds as f64);
     // The middle of a second of silence is when the line has settled.
@@ -101,6 +118,22 @@ async fn echo(seconds: u64) -> anyhow::Result<Value> {
     }
     serving.abort();
     Ok(delays(&said.samples, &sent, &heard))
+}
+
+/// A page with nothing but a voice, and who answers its calls.
+async fn echoing(
+    address: SocketAddr,
+) -> anyhow::Result<(SocketAddr, tokio::task::JoinHandle<std::io::Result<()>>)> {
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    let edge = WebRtc::start(&WebRtcSection::default(), address, Arc::<Lateness>::default(), None)?;
+    let page = axum::response::Html("<!doctype html><title>echo</title><audio id=voice autoplay></audio>");
+    let router = axum::Router::new()
+        .route("/", axum::routing::get(async move || page))
+        .route("/v1/realtime/calls", axum::routing::post(answer))
+        .with_state(Arc::new(edge));
+    let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok((address, serving))
 }
 
 async fn answer(
@@ -192,35 +225,57 @@ async fn server(sessions: usize) -> anyhow::Result<Server> {
     Ok(Server { address, app, viva })
 }
 
-async fn set_up(calls: usize) -> anyhow::Result<Value> {
-    let server = server(8).await?;
-    let url = format!("http://{}", server.address);
-    let (mut answered, mut first) = (Vec::new(), Vec::new());
-    for _ in 0..calls {
-        let (mouth, mut ears) = dial(&url, "", None, None).await?;
-        // The answer's time counts from the request, and what follows it from there.
-        let heard = async {
-            while ears.first_packet.is_none() {
-                // Silence comes at once and is no voice: it is only noted.
-                timeout(Duration::from_millis(5), ears.next()).await.ok();
+/// One call set up: POST to answer, to the first packet, to the first event, in milliseconds.
+async fn set_up_once(url: &str, network: Option<Impairment>) -> anyhow::Result<[f64; 3]> {
+    let (mouth, mut ears) = dial(url, "", None, network).await?;
+    let asked = mouth.link().asked;
+    // Silence comes at once and is no voice: it is only noted.
+    let mut event = None;
+    let heard = async {
+        while ears.first_packet.is_none() || event.is_none() {
+            match timeout(Duration::from_millis(5), ears.next()).await {
+                Ok(Heard::Event(_)) => event = event.or(Some(Instant::now())),
+                Ok(Heard::Over(why)) => return Err(anyhow::anyhow!(why)),
+                _ => {}
             }
-        };
-        timeout(Duration::from_secs(10), heard).await?;
-        let asked = mouth.link().asked;
-        answered.push(mouth.link().answered.as_secs_f64() * 1e3);
-        let packet = ears.first_packet.context("it was waited for")?;
-        first.push(packet.saturating_duration_since(asked).as_secs_f64() * 1e3);
-        mouth.link().hang_up().await;
-    }
-    let median = |values: &[f64]| {
-        let mut sorted = values.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        (sorted[sorted.len() / 2], sorted[sorted.len() * 95 / 100])
+        }
+        Ok(())
     };
-    let ((a50, a95), (f50, f95)) = (median(&answered), median(&first));
+    timeout(Duration::from_secs(20), heard).await??;
+    let since = |at: Option<Instant>| at.map_or(0.0, |at| (at - asked).as_secs_f64() * 1e3);
+    let times = [mouth.link().answered.as_secs_f64() * 1e3, since(ears.first_packet), since(event)];
+    mouth.link().hang_up().await;
+    Ok(times)
+}
+
+async fn set_up(calls: usize, at_once: usize, network: Option<Impairment>) -> anyhow::Result<Value> {
+    let server = server(2 * at_once + 8).await?;
+    let url = format!("http://{}", server.address);
+    let mut failed = Vec::new();
+    let mut times: [Vec<f64>; 3] = Default::default();
+    let each = futures_util::stream::iter(0..calls).map(|n| {
+        let network = network.map(|bad| Impairment { seed: bad.seed.map(|seed| seed + n as u64), ..bad });
+        set_up_once(&url, network)
+    });
+    let mut each = each.buffer_unordered(at_once.max(1));
+    while let Some(done) = each.next().await {
+        match done {
+            Ok(done) => times.iter_mut().zip(done).for_each(|(all, time)| all.push(time)),
+            Err(error) => failed.push(error.to_string()),
+        }
+    }
+    times.iter_mut().for_each(|all| all.sort_by(f64::total_cmp));
+    let at = |all: &[f64], share: usize| {
+        all.get(all.len() * share / 100).or(all.last()).copied().unwrap_or_default()
+    };
+    let told = |all: &[f64]| {
+        format!("p50 {:.0} ms, p95 {:.0}, at most {:.0}", at(all, 50), at(all, 95), at(all, 100))
+    };
+    let [answered, first, event] = &times;
     Ok(json!({
-        "summary": format!("POST to answer p50 {a50:.0} ms, p95 {a95:.0}; POST to first packet p50 {f50:.0} ms, p95 {f95:.0}"),
-        "answered_ms": answered, "first_packet_ms": first,
+        "summary": format!("{} of {calls} failed; POST to answer {}; to the first packet {}; to the first event {}",
+            failed.len(), told(answered), told(first), told(event)),
+        "answered_ms": answered, "first_packet_ms": first, "first_event_ms": event, "failed": failed,
     }))
 }
 

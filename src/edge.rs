@@ -13,6 +13,7 @@ pub mod mapper;
 pub mod origin;
 pub mod parking;
 pub mod protocol;
+pub mod recall;
 pub mod requests;
 pub mod transport;
 pub mod webrtc;

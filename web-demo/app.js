@@ -69,7 +69,8 @@ class Room {
       event.preventDefault();
       this.typed();
     });
-    window.addEventListener("pagehide", () => this.parkHere());
+    window.addEventListener("pagehide", () => this.hidden());
+    window.addEventListener("pageshow", ({ persisted }) => persisted && this.lobby());
     window.addEventListener("beforeunload", (event) => {
       // A place that is kept survives a reload; one that is not is worth a question.
       if (this.call && this.startedAt && !this.place) event.preventDefault();
@@ -180,11 +181,11 @@ class Room {
     if (place) this.perform(this.talk.restore(place.talk));
     this.setStatus("connecting");
     this.views.show("talk");
-    this.connect(place?.token ?? null);
+    this.connect(place);
     this.stayAwake();
   }
 
-  connect(token) {
+  connect(place) {
     const call = new Call({ server: this.server, record: this.record, offer: this.offer });
     this.call = call;
     const on = (type, act) => call.addEventListener(type, ({ detail }) => this.call === call && act(detail));
@@ -192,7 +193,7 @@ class Room {
     on("failed", (why) => this.callFailed(why));
     on("stream", (stream) => this.audio.playStream(stream));
     on("message", (event) => this.perform(this.talk.handle(event)));
-    call.open({ track: this.audio.track, token });
+    call.open({ track: this.audio.track, token: place?.token, lastEvent: place?.lastEvent });
   }
 
   end() {
@@ -219,12 +220,9 @@ class Room {
     find("return").focus();
   }
 
-  /**
-   * The place the server would keep if we went now. A WebSocket that is closed ends the interview, however it is
-   * closed, so only a direct line can be left and come back to.
-   */
+  /** The place the server would keep if we went now. */
   get place() {
-    return this.startedAt && this.call?.via === "direct" ? this.call.kept : null;
+    return this.startedAt ? (this.call?.kept ?? null) : null;
   }
 
   parkHere() {
@@ -232,6 +230,17 @@ class Room {
     if (!kept) return;
     const { startedAt, speak, record } = this;
     park(kept, { startedAt, speak, record, lines: [...this.talk.lines.values()], turns: this.talk.turns });
+  }
+
+  /**
+   * The page is closed, left or loaded again; which of them nobody can know yet, and a closed tab can be opened
+   * again with all its storage. So a place that is kept is left, and the server told at once; anything else ends.
+   */
+  hidden() {
+    if (!this.call) return;
+    const kept = this.place;
+    this.parkHere();
+    this.leave({ hangup: !kept });
   }
 
   /** Lets go of the call, the devices and the clock. */

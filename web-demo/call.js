@@ -22,12 +22,17 @@ export class Call extends EventTarget {
     this.track = null;
     this.timer = null;
     this.droppedBefore = 0;
+    // The last event of the server that the page has dealt with: what came after it is asked for again.
+    this.lastEvent = null;
     this.onNetwork = () => this.do(this.ladder.network({ now: Date.now() }));
   }
 
-  /** @param {{track: MediaStreamTrack | null, token?: string | null}} options `track`: what the microphone sends */
-  async open({ track, token = null }) {
-    this.track = track;
+  /**
+   * @param {{track: MediaStreamTrack | null, token?: string | null, lastEvent?: string | null}} options
+   *   `track`: what the microphone sends; the others take up a kept interview where the page left it
+   */
+  async open({ track, token = null, lastEvent = null }) {
+    Object.assign(this, { track, lastEvent });
     this.wanted = true;
     window.addEventListener("online", this.onNetwork);
     navigator.connection?.addEventListener?.("change", this.onNetwork);
@@ -63,10 +68,11 @@ export class Call extends EventTarget {
     return this.link?.via ?? null;
   }
 
-  /** The token and for how many seconds the interview is kept, if it is. */
+  /** The token, for how many seconds the interview is kept, and the last event of it; if it is kept. */
   get kept() {
     const { token } = this.ladder;
-    return token && Number.isFinite(token.keptMs) ? { token: token.value, seconds: token.keptMs / 1000 } : null;
+    if (!token || !Number.isFinite(token.keptMs)) return null;
+    return { token: token.value, seconds: token.keptMs / 1000, lastEvent: this.lastEvent };
   }
 
   send(event) {
@@ -111,7 +117,7 @@ export class Call extends EventTarget {
     on("ended", () => this.do(this.ladder.fail("ended")));
     on("message", (event) => this.receive(event));
     on("stream", (stream) => this.emit("stream", stream));
-    link.open({ resume });
+    link.open({ resume, lastEvent: this.lastEvent });
   }
 
   async restart() {
@@ -138,6 +144,7 @@ export class Call extends EventTarget {
   receive(event) {
     if (event.type === "viva.resume") this.ladder.kept({ token: event.token, expiresInS: event.expires_in_s });
     this.emit("message", event);
+    this.lastEvent = event.event_id ?? this.lastEvent;
   }
 
   emit(type, detail) {

@@ -41,7 +41,7 @@ export class DirectLink extends EventTarget {
     this.silent = false;
   }
 
-  async open({ resume = null } = {}) {
+  async open({ resume = null, lastEvent = null } = {}) {
     this.resume = resume;
     let offer;
     try {
@@ -54,7 +54,7 @@ export class DirectLink extends EventTarget {
     }
     if (this.over) return;
     // The offer leaves before any candidate is found: the server learns where we are from our first packet.
-    const wish = { resume, record: this.record };
+    const wish = { resume, lastEvent, record: this.record };
     const answer = await this.signal("POST", this.server.callsAddress(wish), offer.sdp);
     if (this.over) {
       // Given up while the server was answering: what it holds for us must not stay.

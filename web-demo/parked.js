@@ -3,10 +3,10 @@
 
 const KEY = "viva.parked";
 
-/** @param {{token: string, seconds: number}} kept @param {object} talk what the page shows of the talk */
+/** @param {{token: string, seconds: number, lastEvent: string | null}} kept @param {object} talk what the page shows of the talk */
 export function park(kept, talk, now = Date.now()) {
   try {
-    sessionStorage.setItem(KEY, JSON.stringify({ token: kept.token, until: now + kept.seconds * 1000, talk }));
+    sessionStorage.setItem(KEY, JSON.stringify({ token: kept.token, lastEvent: kept.lastEvent, until: now + kept.seconds * 1000, talk }));
     return true;
   } catch {
     // Storage is switched off, or full: there is no way back then.

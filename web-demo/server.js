@@ -28,8 +28,9 @@ export class Server {
   }
 
   /** What a call of either kind says of itself. */
-  static query({ resume = null, record = false } = {}) {
-    return { model: "viva", events: "extended", ...(record && { record: "true" }), ...(resume && { resume }) };
+  static query({ resume = null, lastEvent = null, record = false } = {}) {
+    const back = resume && { resume, ...(lastEvent && { last_event: lastEvent }) };
+    return { model: "viva", events: "extended", ...(record && { record: "true" }), ...back };
   }
 
   socketAddress(wish) {

@@ -6,6 +6,9 @@ import { seconds } from "./server.js";
 const CONNECT_TIMEOUT_MS = 10_000;
 // About 1.5 s of microphone in base64: beyond it the link is too slow, and late speech helps nobody.
 const BACKLOG_MAX_BYTES = 96_000;
+// How a page says that it only goes away. When it is left or loaded again its browser says 1001 for it, which a
+// page itself may not.
+const STEPPED_OUT = 4001;
 // Bytes of one second of microphone on the wire: 24 kHz of PCM16 in base64.
 const BYTES_PER_S = 64_000;
 
@@ -56,10 +59,10 @@ export class SocketLink extends EventTarget {
     this.droppedChunks = 0;
   }
 
-  open({ resume = null } = {}) {
+  open({ resume = null, lastEvent = null } = {}) {
     const key = this.server.key;
     const protocols = key ? ["realtime", `openai-insecure-api-key.${key}`] : ["realtime"];
-    this.address = this.server.socketAddress({ resume, record: this.record });
+    this.address = this.server.socketAddress({ resume, lastEvent, record: this.record });
     let socket;
     try {
       socket = new WebSocket(this.address, protocols);
@@ -69,7 +72,7 @@ export class SocketLink extends EventTarget {
     }
     this.socket = socket;
     this.resume = resume;
-    this.timer = setTimeout(() => socket.close(), CONNECT_TIMEOUT_MS);
+    this.timer = setTimeout(() => socket.close(resume ? STEPPED_OUT : 1000), CONNECT_TIMEOUT_MS);
     socket.onmessage = ({ data }) => this.socket === socket && this.receive(data);
     socket.onclose = (event) => this.socket === socket && this.closed(event);
   }
@@ -99,12 +102,12 @@ export class SocketLink extends EventTarget {
     return { via: "socket", waitingMs: ((this.socket?.bufferedAmount ?? 0) / BYTES_PER_S) * 1000, dropped: this.droppedChunks };
   }
 
-  /** To the server any close that was meant ends the interview. */
-  async close() {
+  /** `hangup` ends the interview; without it the server keeps it for a while. One that never stood is ended. */
+  async close({ hangup }) {
     clearTimeout(this.timer);
     const socket = this.socket;
     this.socket = null;
-    socket?.close(1000);
+    socket?.close(hangup || !(this.ready || this.resume) ? 1000 : STEPPED_OUT);
   }
 
   receive(data) {

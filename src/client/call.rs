@@ -160,6 +160,11 @@ impl Call {
             (Step::Play { .. } | Step::Say { .. } | Step::BargeIn { .. }, None) => {
                 unreachable!("such a step names what it plays, or its script was refused")
             }
+            (Step::Ask, _) => {
+                self.finish_utterance().await?;
+                self.hearing.ask(self.now());
+                self.caller.send(&json!({"type": "response.create"})).await?;
+            }
         }
         Ok(Outcome::Answered)
     }

@@ -64,6 +64,19 @@ pub struct Turn {
 }
 
 impl Turn {
+    fn new(file: &str, speech_start: u64, speech_end: u64) -> Self {
+        Self {
+            files: vec![file.to_owned()],
+            speech_start,
+            speech_end,
+            interrupts: None,
+            closed: false,
+            decisions: Vec::new(),
+            heard: String::new(),
+            metrics: None,
+        }
+    }
+
     /// When its last speech sample was sent.
     pub fn end(&self) -> u64 {
         sent_at(self.speech_end)
@@ -130,18 +143,15 @@ impl Hearing {
                 turn.files.push(clip.name.clone());
                 turn.speech_end = speech_end;
             }
-            _ => self.turns.push(Turn {
-                files: vec![clip.name.clone()],
-                speech_start,
-                speech_end,
-                interrupts: None,
-                closed: false,
-                decisions: Vec::new(),
-                heard: String::new(),
-                metrics: None,
-            }),
+            _ => self.turns.push(Turn::new(&clip.name, speech_start, speech_end)),
         }
         self.spoken.push((start, Arc::clone(clip)));
+    }
+
+    /// The caller asks for a reply, having said nothing.
+    pub fn ask(&mut self, at: u64) {
+        self.close_turn();
+        self.turns.push(Turn { closed: true, ..Turn::new("(asked)", at, at) });
     }
 
     /// The caller interrupts `reply` with `clip`.

@@ -78,6 +78,8 @@ pub enum Step {
         #[serde(default)]
         ms_max: Option<u32>,
     },
+    /// Asks for a reply without having said a word: a caller who only listens. A `wait` ends it.
+    Ask,
     /// Waits until the answer was heard to its end.
     Wait {
         /// Milliseconds until the answer must begin; the run's own limit when left out.
@@ -267,7 +269,7 @@ impl Script {
         for (index, step) in self.steps.iter().enumerate() {
             step.check(speaking).map_err(|why| format!("step {}: {why}", index + 1))?;
             match step {
-                Step::Play { .. } | Step::Say { .. } => speaking = true,
+                Step::Play { .. } | Step::Say { .. } | Step::Ask => speaking = true,
                 Step::Wait { .. } => speaking = false,
                 _ => {}
             }
@@ -367,6 +369,10 @@ mod tests {
 
     #[test]
     fn files_become_turns() {
+        assert!(
+            Script::parse(r#"{"steps":[{"do":"ask"},{"do":"wait"}]}"#, true).is_ok(),
+            "or nothing is said"
+        );
         let script = Script::of_files(&["a.wav".into(), "b.wav".into()]);
         assert_eq!(script.steps.len(), 4);
         script.check().unwrap();

@@ -23,7 +23,6 @@ use webrtc::peer_connection::{
 
 use super::clip::{FRAME, RATE};
 use super::error::{ClientError, Result};
-use super::wire::realtime_url;
 use crate::edge::webrtc::codec::{Ear, SILENCE, Voice, length_of};
 use crate::edge::webrtc::dejitter::{Dejitter, Packet, Step};
 use crate::edge::webrtc::impair::Impairment;
@@ -31,14 +30,15 @@ use crate::edge::webrtc::offer::{advertise, credentials};
 use crate::edge::webrtc::peer::{CloseOnDrop, Events, PeerEvent, opus_only, opus_track};
 use crate::edge::webrtc::udp_mux::{Seat, UdpMux};
 
+mod signalling;
+
+use signalling::Http;
+
 /// The channel that carries the events.
 const CHANNEL: &str = "oai-events";
 
 /// How long a call may take to stand: as long as a WebSocket's handshake may.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// How long an HTTP request may take.
-const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Between two checks of the path: what RFC 8445 recommends and browsers do; the crate's own 200 ms would be
 /// most of a call's set-up.
@@ -404,102 +404,4 @@ impl Ears {
             }
         }
     }
-}
-
-/// The server's HTTP side.
-#[derive(Debug, Clone)]
-struct Http {
-    /// `http://host:port`
-    origin: String,
-    /// `host:port`
-    host: String,
-    /// Where calls are set up.
-    calls: String,
-    key: Option<String>,
-}
-
-/// A description and where it belongs.
-struct Described {
-    sdp: String,
-    location: String,
-    etag: String,
-}
-
-impl Http {
-    fn new(server: &str, query: &str, key: Option<&str>) -> Self {
-        let url = realtime_url(server).replacen("ws", "http", 1);
-        let (address, asked) = url.split_once('?').unwrap_or((url.as_str(), ""));
-        let more = if query.is_empty() { String::new() } else { format!("&{query}") };
-        let calls = format!("{address}/calls?{asked}{more}");
-        let (scheme, rest) = address.split_once("://").unwrap_or(("http", address));
-        let host = rest.split('/').next().unwrap_or(rest);
-        let origin = format!("{scheme}://{host}");
-        let port = if scheme == "https" { 443 } else { 80 };
-        let named = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let host = if named { host.to_owned() } else { format!("{host}:{port}") };
-        Self { origin, host, calls, key: key.map(str::to_owned) }
-    }
-
-    /// Sends an offer and takes the answer. A request blocks, so it has a thread of its own.
-    async fn describe(
-        self,
-        method: &'static str,
-        url: String,
-        offer: String,
-        etag: Option<String>,
-    ) -> Result<Described> {
-        let asked = tokio::task::spawn_blocking(move || {
-            let mut request = ureq::http::Request::builder()
-                .method(method)
-                .uri(&url)
-                .header("Content-Type", "application/sdp");
-            if let Some(key) = &self.key {
-                request = request.header("Authorization", format!("Bearer {key}"));
-            }
-            if let Some(etag) = etag {
-                request = request.header("If-Match", etag);
-            }
-            let unreachable = |why: String| ClientError::Unreachable { url: url.clone(), why };
-            let request = request.body(offer).map_err(|error| unreachable(error.to_string()))?;
-            let mut response = agent().run(request).map_err(|error| unreachable(error.to_string()))?;
-            let status = response.status().as_u16();
-            let header = |name: &str| {
-                response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
-            };
-            let (location, etag, retry) = (header("location"), header("etag"), header("retry-after"));
-            let body =
-                response.body_mut().read_to_string().map_err(|error| unreachable(error.to_string()))?;
-            match status {
-                200 | 201 => Ok(Described { sdp: body, location, etag }),
-                _ => Err(ClientError::Refused {
-                    status,
-                    retry_after_s: retry.parse().ok(),
-                    message: why(&body),
-                }),
-            }
-        });
-        asked.await.map_err(|error| ClientError::Gone(error.to_string()))?
-    }
-
-    async fn delete(self, url: String) -> Result<()> {
-        let asked = tokio::task::spawn_blocking(move || {
-            agent().delete(&url).call().map_err(|error| ClientError::Gone(error.to_string()))
-        });
-        asked.await.map_err(|error| ClientError::Gone(error.to_string()))?.map(|_| ())
-    }
-}
-
-/// The message of an error's body.
-fn why(body: &str) -> String {
-    let message = serde_json::from_str::<serde_json::Value>(body).ok();
-    let message = message.as_ref().and_then(|m| m.pointer("/error/message")).and_then(|m| m.as_str());
-    message.unwrap_or("no reason given").to_owned()
-}
-
-fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder()
-        .timeout_global(Some(HTTP_TIMEOUT))
-        .http_status_as_error(false)
-        .build()
-        .new_agent()
 }

@@ -2,8 +2,9 @@
 //!
 //! Bounds: what waits to go out is the session's own queue and the transport's; nothing is kept here. A
 //! client that hangs up ends the session, a session that ended closes the transport. A transport that is only
-//! lost is waited for: the call keeps what comes out of the session meanwhile ([`OUT_QUEUE`] things at most, or it
-//! ends), and goes on over the transport that its client comes back with.
+//! lost is waited for: the call keeps what comes out of the session meanwhile ([`viva_actors::ports::OUT_QUEUE`] things at most, or it
+//! ends), and goes on over the transport that its client comes back with, beginning with what was told to the old
+//! one and did not arrive.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,8 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use viva_actors::event::{LogEntry, SessionEvent};
 use viva_actors::metrics as m;
-use viva_actors::playout::FRAME_MS;
-use viva_actors::ports::{Line, OUT_QUEUE, Out, ResponseOptions, SessionMsg, SessionPorts};
+use viva_actors::ports::{Line, Out, ResponseOptions, SessionMsg, SessionPorts};
 use viva_actors::types::SessionId;
 
 use super::intake::Intake;
@@ -24,7 +24,13 @@ use super::mapper::{Mapper, View};
 use super::parking::{Parking, Ticket};
 use super::protocol::session_object::{Offer, SessionObject, TokenLimit};
 use super::protocol::{Envelope, ErrorBody, ServerEvent};
+use super::recall::Recall;
 use super::transport::{Frame, Inbound, Lost, Transport};
+
+mod line;
+
+pub use line::Return;
+use line::coming;
 
 /// A reply that was asked for counts as under way for so long before the session says that it began.
 const ASKED_FOR: Duration = Duration::from_secs(2);
@@ -37,6 +43,10 @@ const AHEAD_MAX: u32 = 32;
 pub mod close {
     /// Done.
     pub const NORMAL: u16 = 1000;
+    /// A client's page is left or loaded again: whoever sends this may come back.
+    pub const AWAY: u16 = 1001;
+    /// The same, where a page says it itself: browsers let it send 1000 and codes from 3000 on.
+    pub const STEPPED_OUT: u16 = 4001;
     /// We cannot go on.
     pub const INTERNAL: u16 = 1011;
     /// The message does not fit.
@@ -61,12 +71,13 @@ pub struct Call<T> {
     events: u64,
     /// What the session was told since it was last seen to keep up.
     ahead: AtomicU32,
+    told: Recall,
     ended: Option<String>,
     expires: Instant,
     /// Where its client may come back to; none for one that would not know how.
-    parking: Option<Arc<Parking<T>>>,
-    ticket: Option<Ticket<T>>,
-    door: Option<mpsc::Receiver<T>>,
+    parking: Option<Arc<Parking<Return<T>>>>,
+    ticket: Option<Ticket<Return<T>>>,
+    door: Option<mpsc::Receiver<Return<T>>>,
     /// What came out of the session while nobody was there.
     kept: VecDeque<Out>,
 }
@@ -110,7 +121,7 @@ pub struct Beginning<T> {
     /// Settings they sent along, already checked.
     pub object: Option<SessionObject>,
     /// Where they may come back to.
-    pub parking: Arc<Parking<T>>,
+    pub parking: Arc<Parking<Return<T>>>,
 }
 
 /// A session's first settings, as the wire shows them.
@@ -141,6 +152,7 @@ pub async fn run<T: Transport + 'static>(transport: T, ports: SessionPorts, begi
         asked: None,
         events: 0,
         ahead: AtomicU32::new(0),
+        told: Recall::default(),
         ended: None,
         expires: Instant::now() + Duration::from_secs(offer.session_s_max),
         // Only a client of ours knows what to do with a token.
@@ -212,88 +224,15 @@ impl<T: Transport + 'static> Call<T> {
                     Some(item) => self.outbound(item).await?,
                     None => return Err(End::Session),
                 },
-                transport = coming(self.door.as_mut()) => {
+                back = coming(self.door.as_mut()) => {
                     // Their client gave the old line up before we did.
                     let silent = self.transport.silent();
                     self.tell(SessionMsg::Line(Line::Lost { unheard_ms: millis(silent) }));
-                    self.take_up(transport, silent).await?;
+                    self.take_up(back, silent).await?;
                 }
                 () = &mut expiry => return Err(End::Expired),
             }
         }
-    }
-
-    /// A fresh token for the client, in place of the one that was spent.
-    async fn say_way_back(&mut self) -> Result<(), Lost> {
-        let Some(parking) = &self.parking else { return Ok(()) };
-        let expires_in_s = parking.stay().as_secs();
-        let (ticket, door) = parking.ticket(Some(self.control.0.clone()));
-        let token = ticket.token.clone();
-        (self.ticket, self.door) = (Some(ticket), Some(door));
-        self.say(ServerEvent::WayBack { token, expires_in_s }).await
-    }
-
-    /// The line is lost: waits for the client to come back with another one.
-    async fn wait(&mut self, out: &mut mpsc::Receiver<Out>, why: String) -> Result<(), End> {
-        let Some(stay) = self.parking.as_ref().map(|parking| parking.stay()) else {
-            return Err(End::Lost(Lost(why)));
-        };
-        let silent = self.transport.silent();
-        // And the frame that is on its way here while the playout is told.
-        let unheard_ms = millis(silent).saturating_add(FRAME_MS as u32);
-        self.tell(SessionMsg::Line(Line::Lost { unheard_ms }));
-        tracing::info!(session = %self.id, why, "the line is lost; the call waits");
-        let lost = Instant::now();
-        self.transport.close(close::NORMAL, &why).await;
-        let until = sleep_until((lost + stay).min(self.expires));
-        tokio::pin!(until);
-        loop {
-            tokio::select! {
-                transport = coming(self.door.as_mut()) => {
-                    metrics::counter!(m::LINES_LOST, "end" => "resumed").increment(1);
-                    self.take_up(transport, silent + lost.elapsed()).await.ok();
-                    return Ok(());
-                }
-                item = out.recv() => match item {
-                    Some(Out::Event(entry)) if self.ends(&entry) => {}
-                    // The playout sends it again.
-                    Some(Out::Audio { .. }) => {}
-                    Some(item) if self.kept.len() < OUT_QUEUE => self.kept.push_back(item),
-                    Some(_) => return Err(End::Lost(Lost("too much happened while nobody was there".into()))),
-                    None => return Err(End::Session),
-                },
-                () = &mut until => {
-                    metrics::counter!(m::LINES_LOST, "end" => "given_up").increment(1);
-                    return Err(End::Lost(Lost(why)));
-                }
-            }
-        }
-    }
-
-    /// Notes the session's last word, which nobody is there to be told.
-    fn ends(&mut self, entry: &LogEntry) -> bool {
-        self.note(entry);
-        matches!(entry.event, SessionEvent::Ended { .. })
-    }
-
-    /// Goes on over the transport the client came back with.
-    async fn take_up(&mut self, transport: T, away: Duration) -> Result<(), Lost> {
-        let mut old = std::mem::replace(&mut self.transport, transport);
-        tokio::spawn(async move { old.close(close::NORMAL, "the call goes on over another line").await });
-        let name = self.transport.name();
-        tracing::info!(session = %self.id, transport = name, away_ms = millis(away), "the call goes on");
-        self.mapper.set_audio_apart(self.transport.carries_audio());
-        self.say(ServerEvent::SessionCreated { session: Box::new(self.object.clone()) }).await?;
-        let (session_id, away_ms) = (self.id.0.clone(), away.as_millis() as u64);
-        self.say(ServerEvent::CameBack { session_id, away_ms }).await?;
-        self.say_way_back().await?;
-        self.line_back();
-        Ok(())
-    }
-
-    fn line_back(&self) {
-        let lead_ms = self.transport.lead_ms(self.offer.spec.lead_ms);
-        self.tell(SessionMsg::Line(Line::Back { lead_ms }));
     }
 
     async fn inbound(&mut self, heard: Inbound) -> Result<(), End> {
@@ -325,9 +264,8 @@ impl<T: Transport + 'static> Call<T> {
         match item {
             Out::Event(entry) => {
                 self.note(&entry);
-                for event in self.mapper.event(&entry) {
-                    self.say(event).await?;
-                }
+                let events = self.mapper.event(&entry);
+                let told = self.say_all(events).await;
                 if matches!(
                     entry.event,
                     SessionEvent::TurnEnded { .. }
@@ -336,13 +274,11 @@ impl<T: Transport + 'static> Call<T> {
                 ) {
                     self.commit_settled();
                 }
-                Ok(())
+                told
             }
             Out::Audio { epoch, frame } => {
                 let Some((before, _)) = self.mapper.audio(epoch) else { return Ok(()) };
-                for event in before {
-                    self.say(event).await?;
-                }
+                self.say_all(before).await?;
                 self.spoken_yet = true;
                 self.events += 1;
                 let event_id = event_name(&self.id, self.events);
@@ -352,10 +288,8 @@ impl<T: Transport + 'static> Call<T> {
             }
             Out::Flush { epoch, sent_ms } => {
                 self.transport.flush();
-                for event in self.mapper.flush(epoch, sent_ms) {
-                    self.say(event).await?;
-                }
-                Ok(())
+                let events = self.mapper.flush(epoch, sent_ms);
+                self.say_all(events).await
             }
         }
     }
@@ -417,9 +351,29 @@ impl<T: Transport + 'static> Call<T> {
 
     /// Tells the caller.
     pub(super) async fn say(&mut self, event: ServerEvent) -> Result<(), Lost> {
-        self.events += 1;
-        let event_id = event_name(&self.id, self.events);
+        let event_id = self.keep(&event);
         self.transport.event(&Envelope { event_id, event: &event }).await
+    }
+
+    /// Tells the caller several things. What their line does not take any more is kept for their next one.
+    async fn say_all(&mut self, events: Vec<ServerEvent>) -> Result<(), Lost> {
+        let mut told = Ok(());
+        for event in events {
+            match told {
+                Ok(()) => told = self.say(event).await,
+                Err(_) => drop(self.keep(&event)),
+            }
+        }
+        told
+    }
+
+    /// Gives an event its name; and keeps it, for a client that could come back.
+    fn keep(&mut self, event: &ServerEvent) -> String {
+        self.events += 1;
+        if self.parking.is_some() {
+            self.told.keep(self.events, event);
+        }
+        event_name(&self.id, self.events)
     }
 
     async fn finish(&mut self, end: End) -> String {
@@ -447,23 +401,20 @@ impl<T: Transport + 'static> Call<T> {
     }
 }
 
-/// The next transport a client comes back with.
-async fn coming<T>(door: Option<&mut mpsc::Receiver<T>>) -> T {
-    if let Some(door) = door
-        && let Some(transport) = door.recv().await
-    {
-        return transport;
-    }
-    // Its token is spent and went with whoever spent it: nobody comes this way any more.
-    std::future::pending().await
-}
-
 fn millis(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// Unique within the session, and across sessions by its name.
 fn event_name(id: &SessionId, n: u64) -> String {
-    let tail = id.0.get(id.0.len().saturating_sub(8)..).unwrap_or_default();
-    format!("event_{tail}{n:08x}")
+    format!("event_{}{n:08x}", tail(id))
+}
+
+/// Which of the session's events has this name.
+fn event_number(id: &SessionId, name: &str) -> Option<u64> {
+    u64::from_str_radix(name.strip_prefix("event_")?.strip_prefix(tail(id))?, 16).ok()
+}
+
+fn tail(id: &SessionId) -> &str {
+    id.0.get(id.0.len().saturating_sub(8)..).unwrap_or_default()
 }

@@ -30,6 +30,9 @@ use super::webrtc::{WebRtc, refused as refused_offer};
 /// Seconds after which a client may try again where calls are not taken for a moment.
 const RETRY_SOON_S: u64 = 5;
 
+/// A client that comes back, over either transport.
+type AnyReturn = call::Return<AnyTransport>;
+
 /// The calls that can be addressed.
 #[derive(Default)]
 pub struct Calls(Mutex<HashMap<String, Entry>>);
@@ -100,7 +103,7 @@ pub(super) async fn create(
         Err(refusal) => return *refusal,
     };
     match &query.resume {
-        Some(token) => resume(&app, &webrtc, &asked.offer, token).await,
+        Some(token) => resume(&app, &webrtc, &asked.offer, token, query.last_event.clone()).await,
         None => begin(&app, &webrtc, asked, &query).await,
     }
 }
@@ -222,7 +225,13 @@ fn first_settings(app: &App, ports: &SessionPorts, patch: SessionPatch) -> Optio
 }
 
 /// A fresh line for a call that waits for one. It becomes that as soon as media comes through it.
-async fn resume(app: &Arc<App>, webrtc: &WebRtc, offer: &Offer, token: &str) -> Response<Body> {
+async fn resume(
+    app: &Arc<App>,
+    webrtc: &WebRtc,
+    offer: &Offer,
+    token: &str,
+    last_event: Option<String>,
+) -> Response<Body> {
     let Some(session) = app.parking.session(token) else { return resume_expired() };
     let (location, etag, answer, transport) = match set_up(app, webrtc, offer, session).await {
         Ok(set_up) => set_up,
@@ -234,18 +243,19 @@ async fn resume(app: &Arc<App>, webrtc: &WebRtc, offer: &Offer, token: &str) -> 
         let mut transport = transport;
         let opened = transport.opened().await;
         let transport = AnyTransport::WebRtc(Box::new(transport));
-        let unused = if opened { hand_over(&app, &token, transport).await.err() } else { Some(transport) };
-        if let Some(mut transport) = unused {
-            transport.close(call::close::NORMAL, "").await;
+        let back = call::Return { transport, last_event };
+        let unused = if opened { hand_over(&app, &token, back).await.err() } else { Some(back) };
+        if let Some(mut unused) = unused {
+            unused.transport.close(call::close::NORMAL, "").await;
         }
     });
     created(&location, &etag, answer)
 }
 
 /// Spends a token: the transport becomes the line of its call. Given back where the token is not good any more.
-pub(super) async fn hand_over(app: &App, token: &str, transport: AnyTransport) -> Result<(), AnyTransport> {
-    let Some(door) = app.parking.claim(token) else { return Err(transport) };
-    door.send(transport).await.map_err(|mpsc::error::SendError(transport)| transport)
+pub(super) async fn hand_over(app: &App, token: &str, back: AnyReturn) -> Result<(), AnyReturn> {
+    let Some(door) = app.parking.claim(token) else { return Err(back) };
+    door.send(back).await.map_err(|mpsc::error::SendError(back)| back)
 }
 
 /// Builds the peer and gives it an address.

@@ -60,7 +60,7 @@ pub struct App {
     /// Those that can be addressed.
     pub webrtc_calls: Arc<Calls>,
     /// Where calls wait whose line was lost.
-    pub parking: Arc<Parking<AnyTransport>>,
+    pub parking: Arc<Parking<call::Return<AnyTransport>>>,
     draining: AtomicBool,
     calls: Arc<RwLock<()>>,
 }
@@ -178,6 +178,9 @@ pub(super) struct RealtimeQuery {
     /// The caller comes back to a call.
     #[serde(default)]
     pub(super) resume: Option<String>,
+    /// The last event they saw of it: what was told after that is told again.
+    #[serde(default)]
+    pub(super) last_event: Option<String>,
 }
 
 impl RealtimeQuery {
@@ -223,7 +226,7 @@ async fn realtime(
         Err(rejection) => return not_a_websocket(&app, &rejection),
     };
     if let Some(token) = query.resume {
-        return resume(app, token, upgrade);
+        return resume(app, token, query.last_event, upgrade);
     }
     let Some(running) = app.running() else {
         return unavailable("the server is about to end", RETRY_SOON_S);
@@ -242,14 +245,20 @@ async fn realtime(
 }
 
 /// A fresh WebSocket for a call that waits for a line. The token is spent when the socket stands.
-fn resume(app: Arc<App>, token: String, upgrade: WebSocketUpgrade) -> Response<Body> {
+fn resume(
+    app: Arc<App>,
+    token: String,
+    last_event: Option<String>,
+    upgrade: WebSocketUpgrade,
+) -> Response<Body> {
     if !app.parking.knows(&token) {
         return resume_expired();
     }
     upgrade.on_upgrade(move |socket| async move {
         let transport = AnyTransport::Ws(Box::new(WsTransport::new(socket)));
-        if let Err(mut transport) = calls::hand_over(&app, &token, transport).await {
-            transport.close(call::close::NORMAL, "the token was spent meanwhile").await;
+        let back = call::Return { transport, last_event };
+        if let Err(mut unused) = calls::hand_over(&app, &token, back).await {
+            unused.transport.close(call::close::NORMAL, "the token was spent meanwhile").await;
         }
     })
 }

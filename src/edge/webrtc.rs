@@ -1,9 +1,11 @@
 //! Calls over WebRTC: a peer connection a call, all of them behind one UDP port.
 //!
 //! [`offer`] looks at an offer before anything is built for it, [`peer`] builds the connection and owns its end,
-//! [`udp_mux`] brings datagrams to their peer ([`stun`] says whose they are, [`mux_runtime`] is the peer's end), [`dejitter`] puts packets in order
+//! [`udp_mux`] brings datagrams to their peer ([`stun`] says whose they are, [`mux_runtime`] is the peer's end, [`again`] repeats its
+//! first words), [`dejitter`] puts packets in order
 //! and [`codec`] decodes them, [`pacer`] keeps the outgoing clocks, [`transport`] is all of it as a call sees it.
 
+mod again;
 pub mod codec;
 pub mod dejitter;
 pub mod impair;

@@ -157,7 +157,7 @@ impl Transport for WsTransport {
                 }
                 // Pings are answered by the library.
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Close(_))) => return gone("the client hung up"),
+                Some(Ok(Message::Close(frame))) => return closed(frame.map(|frame| frame.code)),
                 Some(Err(error)) => {
                     // After an error the stream has lost its frames; it must not be read again.
                     self.readable = false;
@@ -222,8 +222,12 @@ impl Drop for WsTransport {
     }
 }
 
-fn gone(why: &str) -> Inbound {
-    Inbound::Gone { why: why.to_owned(), error: None, code: close::NORMAL }
+/// A close is an end, unless the client says that it only goes away.
+fn closed(code: Option<u16>) -> Inbound {
+    match code {
+        Some(close::AWAY | close::STEPPED_OUT) => lost("the client went away"),
+        _ => Inbound::Gone { why: "the client hung up".into(), error: None, code: close::NORMAL },
+    }
 }
 
 fn lost(why: &str) -> Inbound {

@@ -101,8 +101,19 @@ async function wayIn(suite, browser, site) {
     await eventually("the microphone flows", () => socket.audioChunks > 5);
     assert.ok(await page.locator("#banner").isHidden(), "nothing alarming");
     socket.send({ type: "viva.resume", token: "t", expires_in_s: 30 });
+    socket.send({ type: "viva.state", event_id: "e7", state: "listening" });
     await page.click("#leave");
-    assert.ok(await page.locator("#step-choice").isHidden(), "a closed socket ends the interview: no stepping out");
+    await page.click("#step-out");
+    await eventually("the socket is left", () => socket.closed.at(-1) === 4001);
+    await page.click("#return");
+    await eventually("the socket again", () => socket.sockets.length === 2, 9000);
+    const asked = new URL(socket.sockets[1].url()).searchParams;
+    assert.deepEqual([asked.get("resume"), asked.get("last_event")], ["t", "e7"], "and what was missed");
+    socket.send({ type: "viva.resumed", session_id: "sess_mock", away_ms: 1000, replayed: 0, complete: true });
+    await live(page);
+    await page.click("#leave");
+    await page.click("#end");
+    await eventually("hung up", () => socket.closed.at(-1) === 1000);
     await room.done();
   });
 
@@ -423,6 +434,7 @@ async function leaving(suite, browser, site) {
     await page.click("#return");
     await live(page);
     assert.equal((await posts(mock)).at(-1).query.resume, "token_1");
+    assert.equal((await posts(mock)).at(-1).query.last_event, "e0", "what came after it is asked for");
     assert.match(await text(page, "captions"), /How did it fail\?/);
     await page.reload();
     await page.waitForSelector("#waiting:not([hidden])");

@@ -7,6 +7,7 @@ export class MockServer {
     this.page = page;
     this.received = [];
     this.sockets = [];
+    this.closed = [];
     this.audioChunks = 0;
     this.audio = [];
     // What the interviewer's sound runs ahead of the clock, and how much of it was sent.
@@ -18,6 +19,7 @@ export class MockServer {
   async install() {
     await this.page.routeWebSocket(/\/v1\/realtime/, (socket) => {
       this.sockets.push(socket);
+      socket.onClose((code) => this.closed.push(code));
       socket.onMessage((data) => this.receive(JSON.parse(data)));
       this.onConnect(socket, this.sockets.length);
     });

@@ -134,6 +134,30 @@ async function conversation(suite, browser, site) {
     await room.done();
   });
 
+  await suite.test("a hold stops the player at once, with everything still in it, and it goes on from there", async () => {
+    const room = await open(browser, site.url);
+    const { page, mock } = room;
+    await enter(room);
+    // All of it at once: what falls silent is the player, not the server.
+    mock.lead = 5000;
+    await mock.interviewer("a1", "A second, and two more.", { ms: 3000, finish: false });
+    await eventually("sound", () => page.evaluate(() => window.vivaStats.peak > 0.1));
+    const began = Date.now();
+    await page.waitForTimeout(300);
+    mock.send({ type: "viva.state", state: "held" });
+    const heldAt = Date.now() - began;
+    await page.waitForTimeout(1000);
+    mock.send({ type: "viva.state", state: "speaking" });
+    await page.waitForTimeout(400);
+    mock.send({ type: "playback.clear", item_id: "a1" });
+    const soundedMs = Date.now() - began - 1000;
+    const [cut] = await eventually("truncate", () => mock.of("conversation.item.truncate").length && mock.of("conversation.item.truncate"));
+    // Before the first look at the peak some was heard, and a busy machine is late to act.
+    assert.ok(cut.audio_end_ms < soundedMs + 400, `${cut.audio_end_ms} ms were heard in ${soundedMs}: not while it was held`);
+    assert.ok(cut.audio_end_ms > heldAt + 200, `${cut.audio_end_ms} ms were heard, ${heldAt} before the hold: it went on`);
+    await room.done();
+  });
+
   await suite.test("held speech is silence: the state says so and the rest plays on afterwards", async () => {
     const room = await open(browser, site.url);
     const { page, mock } = room;

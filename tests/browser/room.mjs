@@ -29,6 +29,7 @@ const phase = (page) => page.evaluate(() => document.documentElement.dataset.pha
 const stats = (page) => page.evaluate(() => window.vivaStats);
 const words = async (page, side) => (await page.locator(`.line.${side} .words`).allTextContents()).filter(Boolean);
 const live = (page) => eventually("live", async () => ["listening", "hearing", "thinking", "speaking", "held"].includes(await phase(page)), 15_000);
+const restored = (page, count) => eventually("restored", async () => (await page.locator(".note").count()) === count, 15_000);
 const answered = (page, count = 1) => eventually(`answer ${count}`, async () => (await words(page, "interviewer")).length >= count, ANSWER_LIMIT_MS);
 
 async function server(args, { config = "", folder, limitMs = START_LIMIT_MS }) {
@@ -198,7 +199,6 @@ const breakIce = (tap) =>
 
 async function back(suite, browser, url, folder) {
   const said = await hum(folder);
-  const restored = (page, count) => eventually("restored", async () => (await page.locator(".note").count()) === count, 15_000);
   const speaksAgain = async ({ page, tap }, before) => {
     await tap.say(said);
     await answered(page, before + 1);
@@ -287,6 +287,35 @@ async function blocked(suite, browser, url) {
     await page.keyboard.press("Enter");
     await answered(page);
     await eventually("it is heard", async () => (await stats(page)).peak > 0.05);
+    await room.done();
+  }, 2 * ANSWER_LIMIT_MS);
+
+  await suite.test("the place is kept over the socket too: stepping out, and a reload in mid-answer", async () => {
+    const room = await enter(browser, url);
+    const { page } = room;
+    const type = async (words) => {
+      await page.fill("#typed", words);
+      await page.keyboard.press("Enter");
+    };
+    await type("Good morning.");
+    await answered(page);
+    await page.click("#leave");
+    await page.click("#step-out");
+    await page.waitForTimeout(1500);
+    await page.click("#return");
+    await restored(page, 1);
+    assert.equal((await words(page, "interviewer")).length, 1);
+    await type("And now?");
+    await eventually("an answer begins", async () => (await phase(page)) === "speaking", ANSWER_LIMIT_MS);
+    await page.reload();
+    await page.waitForSelector("#waiting:not([hidden])");
+    await page.waitForTimeout(1500);
+    await page.click("#return");
+    await restored(page, 1);
+    await answered(page, 2);
+    await eventually("it ends", async () => (await phase(page)) === "listening", ANSWER_LIMIT_MS);
+    const [before, after] = (await words(page, "interviewer")).map((text) => text.trim());
+    assert.equal(after, before, "the same words to the last, though the page was gone");
     await room.done();
   }, 2 * ANSWER_LIMIT_MS);
 }

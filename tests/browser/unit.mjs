@@ -148,8 +148,8 @@ export async function units() {
     const stored = new Map();
     globalThis.sessionStorage = { getItem: (k) => stored.get(k) ?? null, setItem: (k, v) => stored.set(k, v), removeItem: (k) => stored.delete(k) };
     assert.equal(parked(0), null);
-    assert.ok(park({ token: "t", seconds: 30 }, { lines: [] }, 1000));
-    assert.equal(parked(30_999).token, "t");
+    assert.ok(park({ token: "t", seconds: 30, lastEvent: "e1" }, { lines: [] }, 1000));
+    assert.deepEqual([parked(30_999).token, parked(30_999).lastEvent], ["t", "e1"]);
     assert.equal(parked(31_000), null);
     stored.set("viva.parked", "{");
     assert.equal(parked(0), null);

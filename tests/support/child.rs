@@ -102,7 +102,11 @@ impl Running {
 
     /// Waits until no session runs, by its own account.
     pub async fn empty(&self) {
-        let end = Instant::now() + WITHIN;
+        self.empty_within(WITHIN).await;
+    }
+
+    pub async fn empty_within(&self, within: Duration) {
+        let end = Instant::now() + within;
         loop {
             let (_, _, page) = super::get(self.address, "/readyz", "").await;
             if page.contains("\"sessions\":0") {

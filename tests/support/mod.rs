@@ -2,6 +2,7 @@
 //! process of its own ([`child`]), a caller who can also misbehave, and many who come and go ([`churn`]).
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod calls;
 pub mod child;
 pub mod churn;
 pub mod rtc;

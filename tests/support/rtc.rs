@@ -34,7 +34,11 @@ impl RtcCaller {
         query: &str,
         network: Option<Impairment>,
     ) -> Result<Self, ClientError> {
-        let (mouth, ears) = dial(&server.url(), query, None, network).await?;
+        Self::dial(&server.url(), query, network).await
+    }
+
+    pub async fn dial(url: &str, query: &str, network: Option<Impairment>) -> Result<Self, ClientError> {
+        let (mouth, ears) = dial(url, query, None, network).await?;
         let (seen, voice) = (Vec::new(), Vec::new());
         let mut caller = Self { mouth, ears, seen, voice, over: None, next_frame: Instant::now() };
         caller.until("session.created").await;

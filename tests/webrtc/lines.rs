@@ -1,13 +1,17 @@
 //! Lines that are lost, and what comes back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use viva::client::ClientError;
 use viva::config::WebRtcSection;
 use viva_actors::ports::SessionSpec;
+use viva_actors::testkit::{Costs, engines};
 
+use super::http::{ask, offer, post};
 use super::support::rtc::RtcCaller;
 use super::support::{Caller, Server, WITHIN, fakes};
 
@@ -100,10 +104,15 @@ async fn a_call_goes_on_over_a_new_one() {
 async fn a_call_goes_on_over_a_websocket_in_mid_reply_and_back() {
     let server = waiting(20).await;
     let mut caller = RtcCaller::connect(&server, "").await;
+    assert_eq!(caller.turn(1200).await["status"], "completed");
+    let whole = caller.voice_ms();
+    caller.voice.clear();
+    let from = caller.seen.len();
     caller.speak(1200).await;
-    let started = caller.until("output_audio_buffer.started").await;
+    let started = caller.until_from("output_audio_buffer.started", from).await;
     caller.say(None, 200).await;
     let token = caller.token();
+    let before = caller.voice_ms();
     caller.link().leave().await;
     drop(caller);
     let query = format!("?events=extended&resume={token}");
@@ -113,17 +122,175 @@ async fn a_call_goes_on_over_a_websocket_in_mid_reply_and_back() {
     let done = socket.hush_until("response.done", 0).await;
     assert_eq!(done["response"]["id"], started["response_id"], "the reply went on");
     assert_eq!(done["response"]["status"], "completed");
-    assert!(socket.types(0).contains(&"response.output_audio.delta".to_owned()));
+    let deltas = socket.seen.iter().filter(|e| e["type"] == "response.output_audio.delta");
+    let after: usize = deltas.map(|e| e["delta"].as_str().unwrap().len() * 3 / 4 / 48).sum();
+    assert!(
+        before > 0 && before + after >= whole,
+        "of {whole} ms {before} were heard, then {after}: nothing is missing"
+    );
+    let of_a_track = |kind: &String| kind.starts_with("output_audio_buffer.");
+    assert!(!socket.types(0).iter().any(of_a_track), "its voice has no track now: {:?}", socket.types(0));
     let token = socket.seen.iter().rev().find(|e| e["type"] == "viva.resume").unwrap()["token"].clone();
     // Not even closed: whoever comes with the token has the call.
     let query = format!("resume={}", token.as_str().unwrap());
     let mut back = RtcCaller::over(&server, &query, None).await.unwrap();
     assert_eq!(back.turn(900).await["status"], "completed");
+    assert!(back.types(0).iter().any(of_a_track), "and now it has one");
     assert!(!back.types(0).contains(&"response.output_audio.delta".to_owned()));
     assert_eq!(server.viva.sessions(), 1);
     drop(socket);
     back.hang_up().await;
     server.sessions(0).await;
+    server.stop().await;
+}
+
+/// A call over either transport.
+enum Either {
+    Rtc(Box<RtcCaller>),
+    Ws(Box<Caller>),
+}
+
+impl Either {
+    async fn connect(server: &Server, rtc: bool, query: &str) -> Self {
+        match rtc {
+            true => Self::Rtc(Box::new(RtcCaller::connect(server, query).await)),
+            false => Self::Ws(Box::new(
+                Caller::connect(server.address, &format!("?events=extended&{query}")).await,
+            )),
+        }
+    }
+
+    /// Speaks, hears the answer, and then whatever comes for half a second.
+    async fn turn(&mut self) {
+        match self {
+            Self::Rtc(caller) => {
+                assert_eq!(caller.turn(900).await["status"], "completed");
+                caller.say(None, 600).await;
+            }
+            Self::Ws(caller) => {
+                assert_eq!(caller.turn(900).await["status"], "completed");
+                caller.speak(&[0; 480 * 30]).await;
+            }
+        }
+    }
+
+    /// Everything that came, half a second later.
+    async fn seen(&mut self) -> Vec<Value> {
+        match self {
+            Self::Rtc(caller) => {
+                caller.say(None, 500).await;
+                caller.seen.clone()
+            }
+            Self::Ws(caller) => {
+                caller.speak(&[0; 480 * 25]).await;
+                caller.seen.clone()
+            }
+        }
+    }
+
+    /// Goes, as a browser does that crashed.
+    async fn leave(self) {
+        match self {
+            Self::Rtc(caller) => caller.link().leave().await,
+            Self::Ws(caller) => drop(caller),
+        }
+    }
+}
+
+fn token(seen: &[Value]) -> &str {
+    seen.iter().rev().find(|e| e["type"] == "viva.resume").unwrap()["token"].as_str().unwrap()
+}
+
+/// The names of events that are told on any line, with their kinds.
+fn names(seen: &[Value], to_rtc: bool) -> Vec<(String, String)> {
+    let of_a_line = ["session.created", "viva.resume", "viva.resumed", "response.output_audio.delta"];
+    let kind = |e: &Value| e["type"].as_str().unwrap().to_owned();
+    let told = seen.iter().filter(|e| !of_a_line.contains(&kind(e).as_str()));
+    let told = told.filter(|e| to_rtc || !kind(e).starts_with("output_audio_buffer."));
+    told.map(|e| (kind(e), e["event_id"].as_str().unwrap().to_owned())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_did_not_see_is_told_again_on_its_next_line() {
+    let server = waiting(20).await;
+    for (from, to) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut first = Either::connect(&server, from, "").await;
+        first.turn().await;
+        let seen = first.seen().await;
+        first.leave().await;
+        let last = seen.iter().position(|e| e["type"] == "response.created").unwrap();
+        let query =
+            format!("resume={}&last_event={}", token(&seen), seen[last]["event_id"].as_str().unwrap());
+        let mut second = Either::connect(&server, to, &query).await;
+        let again = second.seen().await;
+        let expected = names(&seen[last + 1..], to);
+        assert!(expected.len() > 5, "{expected:?}");
+        assert_eq!(names(&again, to)[..expected.len()], expected, "from {from} to {to}");
+        let resumed = again.iter().find(|e| e["type"] == "viva.resumed").unwrap();
+        assert_eq!((&resumed["replayed"], &resumed["complete"]), (&expected.len().into(), &true.into()));
+        // Whoever does not say what they saw last is told nothing twice.
+        let query = format!("resume={}", token(&again));
+        second.leave().await;
+        let mut third = Either::connect(&server, to, &query).await;
+        assert_eq!(names(&third.seen().await, to), []);
+        // Nor one who names an event of another call.
+        let query = format!("resume={}&last_event=event_somebody00000001", token(&third.seen().await));
+        third.leave().await;
+        let mut fourth = Either::connect(&server, to, &query).await;
+        assert_eq!(names(&fourth.seen().await, to), []);
+        fourth.leave().await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_ended_while_the_line_was_dead_is_not_missed() {
+    for to_rtc in [true, false] {
+        // Its voice ends before anybody can know that the line is dead.
+        let brief = engines(Costs::FREE, "I see.", &Arc::default());
+        let webrtc = WebRtcSection::default();
+        let server = Server::with_lines(brief, 8, SessionSpec::default(), webrtc, None).await;
+        let mut caller = RtcCaller::connect(&server, "").await;
+        caller.send(json!({"type": "response.create"})).await;
+        caller.until("output_audio_buffer.started").await;
+        caller.link().set_dead(true);
+        caller.mute(900).await;
+        assert!(!caller.types(0).contains(&"response.done".to_owned()), "{:?}", caller.types(0));
+        let last = caller.seen.last().unwrap()["event_id"].as_str().unwrap();
+        let query = format!("resume={}&last_event={last}", caller.token());
+        let mut again = Either::connect(&server, to_rtc, &query).await;
+        let seen = again.seen().await;
+        assert_eq!(seen.iter().filter(|e| e["type"] == "response.done").count(), 1, "{seen:?}");
+        again.leave().await;
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_not_spent_by_a_call_that_never_stands() {
+    let server = waiting(20).await;
+    let mut caller = Either::connect(&server, true, "").await;
+    let query = format!("resume={}", token(&caller.seen().await));
+    caller.leave().await;
+    // Where no UDP comes through, HTTP does: the answer is all this caller ever sees.
+    let path = format!("/v1/realtime/calls?{query}");
+    let answer = ask(&server, "POST", &path, "Content-Type: application/sdp\r\n", &offer().await).await;
+    assert_eq!(answer.status, 201);
+    let again = Either::connect(&server, false, &query).await;
+    assert_eq!(server.viva.sessions(), 1);
+    again.leave().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_is_answered_and_never_comes_is_gone_in_bounded_time() {
+    let server = waiting(1).await;
+    assert_eq!(post(&server, &offer().await).await.status, 201);
+    assert_eq!(server.viva.sessions(), 1);
+    let asked = Instant::now();
+    server.sessions(0).await;
+    assert!(asked.elapsed() > Duration::from_secs(10), "a bad network may take so long");
+    assert_eq!(server.app.webrtc.as_ref().unwrap().known(), (0, 0));
     server.stop().await;
 }
 
@@ -138,6 +305,23 @@ async fn a_websocket_that_breaks_is_waited_for_and_one_that_closes_is_not() {
     let mut caller = Caller::connect(server.address, "?events=extended").await;
     caller.socket.close(None).await.unwrap();
     timeout(Duration::from_secs(1), server.sessions(0)).await.expect("hung up is hung up");
+    for (query, code, waits) in [
+        ("?events=extended", 1001, true),
+        ("?events=extended", 4001, true),
+        ("?events=extended", 1000, false),
+        ("", 1001, false),
+    ] {
+        let mut caller = Caller::connect(server.address, query).await;
+        let frame = CloseFrame { code: code.into(), reason: "".into() };
+        caller.socket.close(Some(frame)).await.unwrap();
+        sleep(Duration::from_millis(800)).await;
+        assert_eq!(
+            server.viva.sessions() == 1,
+            waits,
+            "{query} {code}: going away is no end for who may come back"
+        );
+        server.sessions(0).await;
+    }
     let plain = Caller::connect(server.address, "").await;
     assert!(plain.seen.iter().all(|e: &Value| e["type"] != "viva.resume"));
     drop(plain);

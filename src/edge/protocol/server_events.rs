@@ -138,7 +138,14 @@ pub enum ServerEvent {
     WayBack { token: String, expires_in_s: u64 },
     /// Ours: it came back, after so long.
     #[serde(rename = "viva.resumed")]
-    CameBack { session_id: String, away_ms: u64 },
+    CameBack {
+        session_id: String,
+        away_ms: u64,
+        /// Events told again; none to a client that did not say which it saw last.
+        replayed: usize,
+        /// Whether these are all it missed.
+        complete: bool,
+    },
     /// Ours: who has the floor.
     #[serde(rename = "viva.state")]
     State { state: String },
@@ -164,6 +171,16 @@ impl ServerEvent {
                 | Self::WayBack { .. }
                 | Self::CameBack { .. }
                 | Self::TurnMetrics(_)
+        )
+    }
+
+    /// Whether it is about a voice that travels beside the events.
+    pub fn is_of_a_track(&self) -> bool {
+        matches!(
+            self,
+            Self::AudioBufferStarted { .. }
+                | Self::AudioBufferStopped { .. }
+                | Self::AudioBufferCleared { .. }
         )
     }
 

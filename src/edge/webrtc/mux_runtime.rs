@@ -18,6 +18,7 @@ use webrtc::runtime::{
     TokioRuntime, Transmit,
 };
 
+use super::again::Beginning;
 use super::impair::Impaired;
 use super::udp_mux::{Network, dropped};
 
@@ -73,7 +74,8 @@ impl Runtime for MuxRuntime {
             false => (queues.1.take(), self.sockets.1.clone()),
         };
         let (queue, socket) = queue.zip(socket).ok_or_else(gone)?;
-        Ok(Arc::new(MuxSocket { local, queue: Mutex::new(queue), socket, network: self.network.clone() }))
+        let (queue, network) = (Mutex::new(queue), self.network.clone());
+        Ok(Arc::new(MuxSocket { local, queue, socket, network, beginning: Beginning::default() }))
     }
 
     fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
@@ -117,6 +119,7 @@ struct MuxSocket {
     queue: Mutex<Queue>,
     socket: Arc<UdpSocket>,
     network: Network,
+    beginning: Beginning,
 }
 
 impl Debug for MuxSocket {
@@ -126,6 +129,7 @@ impl Debug for MuxSocket {
 }
 
 /// A datagram on its way out.
+#[derive(Clone)]
 struct Departure {
     socket: Arc<UdpSocket>,
     to: SocketAddr,
@@ -153,11 +157,14 @@ impl AsyncUdpSocket for MuxSocket {
     }
 
     fn poll_send(&self, _: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        self.network.pass(Departure {
+        let departure = Departure {
             socket: Arc::clone(&self.socket),
             to: transmit.destination,
             datagram: Bytes::copy_from_slice(transmit.contents),
-        });
+        };
+        let (network, again) = (self.network.clone(), departure.clone());
+        self.beginning.sent(transmit.contents, move || network.pass(again.clone()));
+        self.network.pass(departure);
         Poll::Ready(Ok(transmit.contents.len()))
     }
 
@@ -175,6 +182,7 @@ impl AsyncUdpSocket for MuxSocket {
         let (Some(buffer), Some(meta)) = (buffers.first_mut(), meta.first_mut()) else {
             return Poll::Ready(Ok(0));
         };
+        self.beginning.received(&datagram);
         let length = datagram.len().min(buffer.len());
         buffer[..length].copy_from_slice(&datagram[..length]);
         *meta = RecvMeta::default();

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle as TokioJoinHandle;
 use tokio::time::Instant;
 use viva_actors::metrics as m;
 
-use super::impair::{Impaired, Impairment};
+use super::impair::{BadNetwork, Impaired, Impairment};
 use super::mux_runtime::MuxRuntime;
 use super::stun::{self, Check, Kind};
 
@@ -66,7 +66,7 @@ pub struct UdpMux {
 /// What lies between us and everybody else.
 #[derive(Clone, Default)]
 pub(super) struct Network {
-    impairment: Option<Impairment>,
+    bad: Option<Arc<BadNetwork>>,
     /// Nothing comes through, in either direction.
     dead: Arc<AtomicBool>,
 }
@@ -76,8 +76,8 @@ impl Network {
         if self.dead.load(Ordering::Relaxed) {
             return;
         }
-        match self.impairment {
-            Some(impairment) => impairment.pass(what),
+        match &self.bad {
+            Some(bad) => bad.pass(what),
             None => what.arrive(),
         }
     }
@@ -234,7 +234,8 @@ impl UdpMux {
             sockets.push(Arc::new(open(*address)?));
         }
         let tables = Arc::<Tables>::default();
-        let network = Network { impairment, ..Network::default() };
+        let bad = impairment.map(|faults| Arc::new(BadNetwork::new(faults)));
+        let network = Network { bad, ..Network::default() };
         let readers = sockets
             .iter()
             .map(|socket| tokio::spawn(read(Arc::clone(socket), Arc::clone(&tables), network.clone())))

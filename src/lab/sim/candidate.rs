@@ -82,6 +82,8 @@ pub fn acts(script: &Script, clips: &Clips, dice: &mut StdRng) -> VecDeque<Act> 
             }
             // Without a network nobody hears the candidate, which to the server is a silence.
             Step::Pause { ms, .. } | Step::Drop { ms, .. } => saying.rest(u64::from(*ms) * MS),
+            // Asking without words is a moment's speech to a simulated server.
+            Step::Ask => saying.say("Go on.", 0.5, dice),
             Step::Wait { timeout_ms } => {
                 saying.end(None, &mut acts, dice);
                 acts.push_back(Act::Wait(timeout_ms.map_or(TIMEOUT_S * 1_000 * MS, |ms| u64::from(ms) * MS)));

@@ -4,7 +4,7 @@
 //! deadlines, so that a change there is a change of this file alone.
 
 use serde::Serialize;
-use viva_actors::gpu::policy::{self, Candidate, SeqView};
+use viva_actors::gpu::policy::{self, Candidate, PrefillBudget, Room, SeqView};
 use viva_models::SeqId;
 
 /// When work is due after it was ordered, milliseconds: `DUE_MS` and its like in `vad.rs`, `asr.rs`, `llm.rs` and
@@ -53,6 +53,8 @@ pub struct Ready {
     pub due_us: u64,
     /// When that work was ordered, microseconds.
     pub asked_us: u64,
+    /// How long that work takes, microseconds.
+    pub cost_us: u64,
     /// It may turn out to be for nothing.
     pub speculative: bool,
     /// Tokens it holds while it works.
@@ -85,17 +87,18 @@ pub struct Step {
 
 impl Policy {
     /// Which engines start. `free` of `total` tokens are not held; `busy` engines work.
-    pub fn grant(self, ready: &mut [Ready], free: u32, total: u32, busy: usize) -> Vec<usize> {
+    pub fn grant(self, ready: &mut [Ready], free: u32, total: u32, busy: usize, lean: bool) -> Vec<usize> {
         match self {
             Self::Viva => {
                 let candidate = |r: &Ready| Candidate {
                     link: r.link,
                     deadline_us: r.due_us,
+                    cost_us: r.cost_us,
                     speculative: r.speculative,
                     cores: r.tokens,
                 };
                 let mut candidates: Vec<Candidate> = ready.iter().map(candidate).collect();
-                policy::grant(&mut candidates, free, total)
+                policy::grant(&mut candidates, Room { free, total, lean })
             }
             // What needs no token is no call to an engine that anybody would queue for: the speech detector runs
             // beside everything in naive servers, too.
@@ -109,7 +112,7 @@ impl Policy {
     }
 
     /// The language model's next step.
-    pub fn plan_step(self, sequences: &[Sequence]) -> Step {
+    pub fn plan_step(self, sequences: &[Sequence], token_us: u64) -> Step {
         match self {
             Self::Viva => {
                 let view = |s: &Sequence| SeqView {
@@ -120,7 +123,7 @@ impl Policy {
                     suspect: false,
                 };
                 let mut views: Vec<SeqView> = sequences.iter().map(view).collect();
-                let plan = policy::plan_step(&mut views);
+                let plan = policy::plan_step(&mut views, PrefillBudget::by_cost(token_us));
                 Step {
                     prefill: plan.prefill.iter().map(|(seq, tokens)| (seq.0, *tokens)).collect(),
                     decode: plan.decode.iter().map(|seq| seq.0).collect(),
@@ -143,18 +146,29 @@ mod tests {
 
     #[test]
     fn naive_servers_run_one_call_at_a_time_in_the_order_of_arrival() {
-        let ready = |link, asked_us, due_us| Ready { link, due_us, asked_us, speculative: false, tokens: 1 };
+        let ready = |link, asked_us, due_us| Ready {
+            link,
+            due_us,
+            asked_us,
+            cost_us: 0,
+            speculative: false,
+            tokens: 1,
+        };
         let all = [ready(2, 5, 100), ready(3, 9, 10), ready(super::super::world::VAD, 9, 9)];
-        assert_eq!(Policy::Fifo.grant(&mut all.clone(), 8, 8, 0), [super::super::world::VAD, 2]);
-        assert_eq!(Policy::Fifo.grant(&mut all.clone(), 8, 8, 1), [super::super::world::VAD]);
-        assert_eq!(Policy::Viva.grant(&mut all.clone(), 8, 8, 1)[1], 3, "the scheduler looks at what is due");
+        assert_eq!(Policy::Fifo.grant(&mut all.clone(), 8, 8, 0, false), [super::super::world::VAD, 2]);
+        assert_eq!(Policy::Fifo.grant(&mut all.clone(), 8, 8, 1, false), [super::super::world::VAD]);
+        assert_eq!(
+            Policy::Viva.grant(&mut all.clone(), 8, 8, 1, false)[1],
+            3,
+            "the scheduler looks at what is due"
+        );
     }
 
     #[test]
     fn a_naive_server_writes_one_text_to_its_end() {
         let seq = |seq, left, asked_us| Sequence { seq, left, due_us: 0, asked_us, speculative: false };
         let all = [seq(0, 0, 7), seq(1, 0, 3), seq(2, 40, 9)];
-        assert_eq!(Policy::Fifo.plan_step(&all), Step { prefill: vec![], decode: vec![1] });
-        assert_eq!(Policy::Viva.plan_step(&all).decode, [0, 1]);
+        assert_eq!(Policy::Fifo.plan_step(&all, 0), Step { prefill: vec![], decode: vec![1] });
+        assert_eq!(Policy::Viva.plan_step(&all, 0).decode, [0, 1]);
     }
 }

@@ -106,11 +106,24 @@ impl Texts {
         let due = |text: &Text| if text.delivered { text.due_us.max(later) } else { text.due_us };
         let head = self.texts.values().min_by_key(|text| (text.speculative, due(text)))?;
         let asked_us = self.texts.values().map(|text| text.asked_us).min()?;
-        Some(Ready { link: LLM, due_us: due(head), asked_us, speculative: head.speculative, tokens: 0 })
+        Some(Ready {
+            link: LLM,
+            due_us: due(head),
+            asked_us,
+            cost_us: 0,
+            speculative: head.speculative,
+            tokens: 0,
+        })
     }
 
     /// Begins the next step; none if nothing can be moved.
-    pub fn start(&mut self, policy: Policy, now: u64, sessions: &mut [Session]) -> Option<StepCost> {
+    pub fn start(
+        &mut self,
+        policy: Policy,
+        token_us: u64,
+        now: u64,
+        sessions: &mut [Session],
+    ) -> Option<StepCost> {
         let queued_us = self.place(now, sessions);
         let views: Vec<Sequence> = self
             .texts
@@ -124,7 +137,7 @@ impl Texts {
                 speculative: text.speculative,
             })
             .collect();
-        let step = policy.plan_step(&views);
+        let step = policy.plan_step(&views, token_us);
         let tokens = |seq: u32| sessions[seq as usize].held_tokens();
         let cost = StepCost {
             decodes: step.decode.len(),

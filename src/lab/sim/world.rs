@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+use viva_actors::gpu::load::Meter;
 use viva_actors::types::Epoch;
 
 use super::machine::{Jobs, Machine, Unit};
@@ -52,7 +53,15 @@ struct Call {
     width: f64,
     on: Unit,
     tokens: u32,
+    /// Somebody waits for it.
+    certain: bool,
+    /// When its most urgent job is due; for a step of the language model when it began.
+    due_us: u64,
+    began_us: u64,
 }
+
+/// How often the scheduler looks at its load, microseconds (`LOOK_EVERY` in `gpu.rs`).
+const LOOK_US: u64 = 1_000_000;
 
 /// What an engine did.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -90,6 +99,10 @@ pub struct World<'a> {
     texts: Texts,
     calls: Vec<Call>,
     free: u32,
+    /// What the server's own scheduler knows of its load.
+    meter: Meter,
+    looked_us: u64,
+    lean: bool,
     /// What each engine did.
     pub uses: [Use; LINKS],
     /// Events handled.
@@ -111,6 +124,9 @@ impl<'a> World<'a> {
             texts: Texts::new(machine.llm.sequences, machine.llm.cache_tokens),
             calls: Vec::new(),
             free: machine.tokens,
+            meter: Meter::new(machine.tokens),
+            looked_us: 0,
+            lean: false,
             uses: [Use::default(); LINKS],
             handled: 0,
             io: Io::default(),
@@ -250,6 +266,7 @@ impl<'a> World<'a> {
         while let Some(at) = self.calls.iter().position(|call| call.left_us < 0.5) {
             let call = self.calls.remove(at);
             self.free += call.tokens;
+            self.metered(&call);
             if call.link == LLM {
                 self.stepped();
                 continue;
@@ -258,6 +275,25 @@ impl<'a> World<'a> {
                 self.answer(call.link, job);
             }
         }
+    }
+
+    /// Tells the meter what the scheduler would tell it.
+    fn metered(&mut self, call: &Call) {
+        let took = self.now - call.began_us;
+        self.meter.worked(self.now, took, call.tokens.max(1), call.certain);
+        if call.certain && !matches!(call.link, VAD | LLM) {
+            self.meter.finished(self.now.saturating_sub(call.due_us) as f64 / 1e3);
+        }
+    }
+
+    /// Looks at the load as often as the scheduler does.
+    fn look(&mut self) {
+        if self.now < self.looked_us + LOOK_US {
+            return;
+        }
+        self.looked_us = self.now;
+        self.meter.sessions(self.now, self.sessions.len());
+        self.lean = self.policy == Policy::Viva && self.meter.load(self.now).lean();
     }
 
     fn answer(&mut self, link: usize, job: Job) {
@@ -301,6 +337,7 @@ impl<'a> World<'a> {
 
     /// Starts whatever may start now.
     fn dispatch(&mut self) {
+        self.look();
         let mut ready = Vec::with_capacity(LINKS);
         let mut heads = [0; LINKS];
         for (link, place) in heads.iter_mut().enumerate().take(LLM) {
@@ -317,6 +354,7 @@ impl<'a> World<'a> {
             let certain = |s: usize, epoch: Option<Epoch>| epoch.is_some_and(|e| e <= sessions[s].certain);
             if let Some(mut head) = self.texts.head(self.now, &certain) {
                 head.tokens = self.machine.llm.tokens;
+                head.cost_us = (self.machine.llm.decode_ms.at(1.0) * 1e3) as u64;
                 ready.push(head);
             }
         }
@@ -324,8 +362,13 @@ impl<'a> World<'a> {
             return;
         }
         let busy = self.calls.iter().filter(|call| call.link != VAD).count();
-        for link in self.policy.grant(&mut ready, self.free, self.machine.tokens, busy) {
-            if link == LLM { self.start_step() } else { self.start(link, heads[link]) }
+        let mut certain = [true; LINKS];
+        for head in &ready {
+            certain[head.link] = !head.speculative;
+        }
+        for link in self.policy.grant(&mut ready, self.free, self.machine.tokens, busy, self.lean) {
+            let certain = certain[link];
+            if link == LLM { self.start_step(certain) } else { self.start(link, heads[link], certain) }
         }
     }
 
@@ -352,12 +395,20 @@ impl<'a> World<'a> {
                 .min_by_key(|(_, job)| (speculative(job), job.due_us, job.asked_us))?,
         };
         let tokens = self.jobs_of(link).tokens;
-        let ready =
-            Ready { link, due_us: job.due_us, asked_us: job.asked_us, speculative: speculative(job), tokens };
+        let engine = self.jobs_of(link);
+        let cost_us = ((engine.call_ms.at(1.0) + engine.job_ms.at(size(job))) * 1e3) as u64;
+        let ready = Ready {
+            link,
+            due_us: job.due_us,
+            asked_us: job.asked_us,
+            cost_us,
+            speculative: speculative(job),
+            tokens,
+        };
         Some((at, ready))
     }
 
-    fn start(&mut self, link: usize, at: usize) {
+    fn start(&mut self, link: usize, at: usize, certain: bool) {
         let engine = self.jobs_of(link);
         let most = if self.policy == Policy::Fifo { 1 } else { engine.batch_max.min(BATCH_MAX) };
         let jobs: Vec<Job> = match most {
@@ -367,11 +418,7 @@ impl<'a> World<'a> {
                 self.queues[link].drain(..count).collect()
             }
         };
-        let size = |job: &Job| match job.order {
-            Order::Recognise { seconds, .. } => seconds,
-            Order::Speak { chars, .. } => chars,
-            _ => 1.0,
-        };
+        let due_us = jobs.iter().map(|job| job.due_us).min().unwrap_or(self.now);
         let each: f64 = jobs.iter().map(|job| engine.job_ms.at(size(job))).sum();
         let ms = engine.call_ms.at(jobs.len() as f64) + each;
         let queued = jobs.iter().map(|job| self.now - job.asked_us).sum();
@@ -384,16 +431,21 @@ impl<'a> World<'a> {
                 width: engine.width,
                 on: engine.on,
                 tokens: engine.tokens,
+                certain,
+                due_us,
+                began_us: self.now,
             },
             count,
             queued,
         );
     }
 
-    fn start_step(&mut self) {
+    fn start_step(&mut self, certain: bool) {
         let llm = &self.machine.llm;
+        // What a long prompt's token costs, as the server learns it.
+        let token_us = (llm.prefill_ms.at(128.0) / 128.0 * 1e3) as u64;
         let sessions = &mut self.sessions;
-        let Some(step) = self.texts.start(self.policy, self.now, sessions) else { return };
+        let Some(step) = self.texts.start(self.policy, token_us, self.now, sessions) else { return };
         let mut ms = 0.0;
         if step.decodes > 0 {
             ms += llm.decode_ms.at(step.decodes as f64);
@@ -410,6 +462,9 @@ impl<'a> World<'a> {
             width,
             on: llm.on,
             tokens: llm.tokens,
+            certain,
+            due_us: self.now,
+            began_us: self.now,
         };
         self.begin(call, step.sequences, step.queued_us);
     }
@@ -424,5 +479,14 @@ impl<'a> World<'a> {
         used.most = used.most.max(jobs);
         used.queued_us += queued_us;
         self.calls.push(call);
+    }
+}
+
+/// How much of its engine's work a job is: seconds to hear, characters to speak, otherwise one.
+fn size(job: &Job) -> f64 {
+    match job.order {
+        Order::Recognise { seconds, .. } => seconds,
+        Order::Speak { chars, .. } => chars,
+        _ => 1.0,
     }
 }
