@@ -21,12 +21,12 @@ VIVA := $(CARGO_TARGET_DIR)/release/viva
 # another set would compile llama.cpp and whisper.cpp again.
 ENGINES := -p viva-engine-whisper -p viva-engine-llama -p viva-engine-piper
 
-.PHONY: help run test setup setup-test crates engines build weights weights-test lint soak bench clean
+.PHONY: help run test calibrate setup setup-test crates engines build weights weights-test lint soak bench clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: setup engines build weights ## prepare everything, then serve (PROFILE=default LISTEN=127.0.0.1:8790)
+run: setup engines build weights calibrate ## prepare everything, then serve (PROFILE=default LISTEN=127.0.0.1:8790)
 	@echo; echo "  Viva starts. Open http://$(LISTEN)/ in a browser and click the microphone. Ctrl-C ends it."; echo
 	@exec $(VIVA) serve --listen $(LISTEN) --profile $(PROFILE)
 
@@ -34,6 +34,9 @@ test: setup-test engines build weights-test lint ## prepare everything, then che
 	scripts/test.sh
 	cargo test --release --locked $(ENGINES) --bins
 	node tests/browser/run.mjs
+
+calibrate: weights ## measure once how many threads each engine is worth on this machine
+	@$(VIVA) calibrate --profile $(PROFILE) --if-needed
 
 setup: ## install the system packages that building needs
 	@scripts/setup.sh build

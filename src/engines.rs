@@ -10,6 +10,7 @@ use viva_models::registry::{
     WhisperSpec,
 };
 
+use crate::calibration::{Calibration, Threads};
 use crate::config::{Config, EnginesSection};
 
 /// The engines a configuration asks for, by their settings.
@@ -43,7 +44,8 @@ impl Chosen {
     /// The profile's engines with the configuration's own in their place. Fails when a file that is needed
     /// is missing, with a sentence that says what to run.
     pub fn of(config: &Config) -> Result<Self, FetchError> {
-        let cores = cores(config);
+        let measured = Calibration::known(config).map(|known| known.threads);
+        let cores = cores(config, measured);
         let weights = Weights::within(&config.models_dir(), &config.models.profile);
         let engines = &config.engines;
         let onnx = |model: &Path, w: &Weights| OnnxSpec {
@@ -78,7 +80,10 @@ impl Chosen {
                 LlmSpec::Llama(LlamaSpec {
                     model: needed().llm.clone(),
                     threads: cores.llm as usize,
-                    decode_threads: decode_threads(&needed().llm, cores.llm as usize),
+                    decode_threads: match measured {
+                        Some(threads) if config.machine.llm_threads == 0 => threads.llm_decode as usize,
+                        _ => decode_threads(&needed().llm, cores.llm as usize),
+                    },
                     gpu_layers: u32::MAX >> 16,
                     context: CONTEXT,
                     sequences: (config.server.sessions_max as u32).min(LlamaSpec::SEQUENCES_MAX),
@@ -176,10 +181,14 @@ fn decode_threads(weights: &Path, threads: usize) -> usize {
     if small { 1 } else { threads }
 }
 
-/// How the engines share the machine: what the configuration says, or what the scheduler thinks best.
-fn cores(config: &Config) -> Cores {
+/// How the engines share the machine: what the configuration says, else what was measured here, else what is
+/// usual.
+fn cores(config: &Config, measured: Option<Threads>) -> Cores {
     let machine = &config.machine;
     let mut cores = Cores::default();
+    if let Some(threads) = measured {
+        (cores.asr, cores.llm, cores.tts) = (threads.asr, threads.llm, threads.tts);
+    }
     if machine.cores > 0 {
         cores.total = machine.cores;
         cores.asr = cores.asr.min(machine.cores);
@@ -212,7 +221,7 @@ mod tests {
         let mut config = Config::default();
         config.machine.cores = 1;
         config.machine.asr_threads = 3;
-        let cores = cores(&config);
+        let cores = cores(&config, None);
         assert_eq!((cores.total, cores.asr, cores.llm, cores.tts), (1, 3, 1, 1));
     }
 }

@@ -1,5 +1,6 @@
 //! Viva, a self-hosted real-time voice server for job interviews.
 
+pub mod calibration;
 pub mod cli;
 pub mod client;
 pub mod config;

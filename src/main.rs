@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use viva::cli::{doctor, load, models, serve, sim, talk};
+use viva::cli::{calibrate, doctor, load, models, serve, sim, talk};
 
 /// A self-hosted, real-time voice server for job interviews.
 #[derive(Debug, Parser)]
@@ -23,6 +23,8 @@ enum Command {
     Load(load::LoadArgs),
     /// Simulate many sessions on a machine that is not here
     Sim(sim::SimArgs),
+    /// Measure the engines on this machine
+    Calibrate(calibrate::CalibrateArgs),
     /// Weights: bring them, list them, check them
     Models(models::ModelsArgs),
     /// Check this machine for `viva serve` and say what to do
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Talk(args) => runtime.block_on(talk::run(args)).map(|()| true),
         Command::Load(args) => runtime.block_on(load::run(args)).map(|()| true),
         Command::Sim(args) => sim::run(&args).map(|()| true),
+        Command::Calibrate(args) => calibrate::run(&args).map(|()| true),
         Command::Models(args) => models::run(args).map(|()| true),
         Command::Doctor(args) => doctor::run(args),
     };

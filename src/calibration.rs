@@ -1,0 +1,168 @@
+//! What the engines cost on this machine, measured: how many threads each is worth, and a machine file for
+//! `viva sim`. Kept beside the weights' folder, one file a hardware and weights; `viva calibrate` writes it, `viva serve`
+//! reads it.
+
+mod measure;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use sysinfo::{CpuRefreshKind, RefreshKind, System};
+use viva_models::host::WIRE_VERSION;
+
+use crate::config::Config;
+use crate::lab::sim::machine::Machine;
+
+pub use measure::{is_remote, measure, steps};
+
+/// What was measured on one machine with one set of weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// What was measured on what, for people.
+    pub about: String,
+    /// How many threads each engine is worth.
+    pub threads: Threads,
+    /// How each number of threads did: what the choice stands on.
+    pub tried: Vec<Tried>,
+    /// The same machine for `viva sim --machine FILE`.
+    pub machine: Machine,
+}
+
+/// How many threads each engine is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Threads {
+    /// A recognition.
+    pub asr: u32,
+    /// A step of the language model over a prompt, or over many sequences.
+    pub llm: u32,
+    /// A step of the language model that makes one token.
+    pub llm_decode: u32,
+    /// A clause.
+    pub tts: u32,
+}
+
+/// One number of threads, tried.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tried {
+    /// `asr`, `llm`, `llm_decode`, `tts`.
+    pub what: String,
+    /// Threads.
+    pub threads: u32,
+    /// Median time of one piece of work, milliseconds.
+    pub wall_ms: f64,
+    /// Processor time of it, milliseconds.
+    pub cpu_ms: f64,
+}
+
+/// How much quicker the next number of threads must be to be worth its cores. Where sessions share a device, a core
+/// that gains a tenth here is a core that serves nobody else.
+const WORTH: f64 = 1.25;
+
+/// The fewest threads of which more would not be worth it. The tries come in rising numbers of threads.
+pub fn choose(tried: &[Tried]) -> u32 {
+    let mut chosen = match tried.first() {
+        Some(first) => first,
+        None => return 1,
+    };
+    for next in &tried[1..] {
+        if chosen.wall_ms / next.wall_ms < WORTH {
+            break;
+        }
+        chosen = next;
+    }
+    chosen.threads
+}
+
+impl Calibration {
+    /// The file for this machine and configuration.
+    pub fn path(config: &Config) -> PathBuf {
+        let folder = config.models_dir();
+        let folder = folder.parent().map_or_else(|| folder.clone(), Path::to_path_buf).join("calibration");
+        folder.join(format!("{}.toml", key(config)))
+    }
+
+    /// What was measured here before; nothing where nothing was, or the hardware, the weights or the engines have
+    /// changed since.
+    pub fn known(config: &Config) -> Option<Self> {
+        let path = Self::path(config);
+        let text = std::fs::read_to_string(&path).ok()?;
+        match toml::from_str(&text) {
+            Ok(calibration) => Some(calibration),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a calibration cannot be read; run: viva calibrate");
+                None
+            }
+        }
+    }
+
+    /// Writes it where [`known`](Self::known) finds it: whole or not at all.
+    pub fn keep(&self, config: &Config) -> anyhow::Result<PathBuf> {
+        use anyhow::Context as _;
+        let path = Self::path(config);
+        let folder = path.parent().context("the file has a folder")?;
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let text = toml::to_string(self).context("a calibration is always a table")?;
+        let new = path.with_extension(format!("{}.part", std::process::id()));
+        std::fs::write(&new, text).with_context(|| format!("cannot write {}", new.display()))?;
+        std::fs::rename(&new, &path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+/// The processor's own name, and how many cores of it are ours.
+pub fn hardware() -> String {
+    let system = System::new_with_specifics(RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing()));
+    let brand = system.cpus().first().map_or("a processor", |cpu| cpu.brand()).trim().to_owned();
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    format!("{cores} × {brand}")
+}
+
+/// Names hardware, weights and engines: what a measurement holds for.
+fn key(config: &Config) -> String {
+    let mut hash = Sha256::new();
+    hash.update(hardware());
+    hash.update(WIRE_VERSION.to_le_bytes());
+    hash.update(&config.models.profile);
+    hash.update(toml::to_string(&config.engines).unwrap_or_default());
+    hash.update(config.machine.cores.to_le_bytes());
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tries(walls: &[(u32, f64)]) -> Vec<Tried> {
+        let one =
+            |&(threads, wall_ms): &(u32, f64)| Tried { what: "asr".into(), threads, wall_ms, cpu_ms: 1.0 };
+        walls.iter().map(one).collect()
+    }
+
+    #[test]
+    fn more_threads_are_taken_while_they_are_worth_their_cores() {
+        assert_eq!(choose(&tries(&[(1, 200.0), (2, 110.0), (4, 60.0), (8, 55.0)])), 4);
+        assert_eq!(
+            choose(&tries(&[(1, 84.0), (2, 80.0), (4, 20.0)])),
+            1,
+            "what gains nothing is not gone past"
+        );
+        assert_eq!(choose(&tries(&[(1, 12.0), (2, 21.0)])), 1);
+        assert_eq!(choose(&[]), 1);
+    }
+
+    #[test]
+    fn another_machine_or_other_weights_are_measured_anew() {
+        let mut config = Config::default();
+        let here = Calibration::path(&config);
+        assert_eq!(here, Calibration::path(&config));
+        config.models.profile = "test".into();
+        assert_ne!(here, Calibration::path(&config));
+        config.models.profile = Config::default().models.profile;
+        config.machine.cores = 7;
+        assert_ne!(here, Calibration::path(&config));
+    }
+}
