@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use viva_actors::gpu::{Cores, Engines, More};
 use viva_models::fetch::{FetchError, Weights};
+use viva_models::host::WIRE_VERSION;
 use viva_models::registry::{
     self, AsrSpec, EmbedSpec, LlamaSpec, LlmSpec, OnnxSpec, PiperSpec, TtsSpec, TurnSpec, VadSpec,
     WhisperSpec,
 };
+use viva_models::tts::spoken::Spoken;
 
 use crate::calibration::{Calibration, Threads};
 use crate::config::{Config, EnginesSection};
@@ -141,6 +143,7 @@ impl Chosen {
     /// What the scheduler opens, and opens again when one dies.
     pub fn engines(self) -> Engines {
         let Self { vad, turn, asr, llm, tts, embed, more, cores } = self;
+        let spoken = spoken(&tts);
         let asr_more = more.more_asr.into_iter().map(|m| {
             let cores = if let AsrSpec::Whisper(whisper) = &m.with { whisper.threads as u32 } else { REMOTE };
             (m.serves, More::Asr(Arc::new(move || registry::open_asr(&m.with)), cores))
@@ -162,8 +165,26 @@ impl Chosen {
             embed: embed.map(|spec| -> viva_actors::gpu::device::Opener<dyn viva_models::Embedder> {
                 Arc::new(move || registry::open_embed(&spec))
             }),
+            spoken,
             more: asr_more.chain(llm_more).chain(tts_more).collect(),
             cores,
+        }
+    }
+}
+
+/// Lines the voice has spoken before, beside the folder of its weights. Only for a voice of our own: what somebody
+/// else's says may change any day. Without the folder every line is made, and nothing else is different.
+fn spoken(tts: &TtsSpec) -> Option<Arc<Spoken>> {
+    let TtsSpec::Piper(piper) = tts else { return None };
+    let weights = std::fs::metadata(&piper.model).ok()?.len();
+    let name = piper.model.file_stem()?.to_string_lossy();
+    let models = viva_models::fetch::models_dir();
+    let folder = models.parent().unwrap_or(&models).join("spoken");
+    match Spoken::open(&folder, &format!("piper {name} {weights} {WIRE_VERSION}")) {
+        Ok(spoken) => Some(Arc::new(spoken)),
+        Err(error) => {
+            tracing::warn!(folder = %folder.display(), %error, "lines that were spoken before cannot be kept");
+            None
         }
     }
 }

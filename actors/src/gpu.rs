@@ -17,6 +17,7 @@ pub mod device;
 pub mod load;
 pub mod policy;
 mod queue;
+mod said;
 mod sequences;
 pub mod work;
 mod writer;
@@ -27,6 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use viva_models::tts::spoken::Spoken;
 use viva_models::{Asr, Cancel, Embedder, EngineError, Llm, Tts, TurnDetector, Vad};
 
 use crate::lane::Lane;
@@ -44,6 +46,9 @@ use writer::Writer;
 /// Work of one session that may wait to be read by the scheduler. By construction a session has at most
 /// one window, one decision, two recognitions, two clauses, one lookup and one text under way.
 const SUBMISSIONS: usize = 16;
+
+/// The place of the voice whose lines are kept, among the links.
+const VOICE: usize = 3;
 
 /// How often the device's load is looked at, and whether an engine hangs.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -67,6 +72,8 @@ pub struct Engines {
     pub tts: Opener<dyn Tts>,
     /// Embeds.
     pub embed: Option<Opener<dyn Embedder>>,
+    /// Lines of the voice that were spoken before.
+    pub spoken: Option<Arc<Spoken>>,
     /// For other languages and qualities than these, and to spill to.
     pub more: Vec<(Serves, More)>,
     /// How they share the machine.
@@ -241,6 +248,7 @@ pub struct GpuState {
     meter: Meter,
     shared: Shared,
     lean: bool,
+    spoken: Option<Arc<Spoken>>,
 }
 
 /// What can be read of the scheduler without asking the actor.
@@ -348,6 +356,7 @@ impl Actor for Gpu {
             meter: Meter::new(total),
             shared,
             lean: false,
+            spoken: engines.spoken,
         })
     }
 
@@ -418,7 +427,17 @@ impl GpuState {
             let of_kind: Vec<usize> = (0..self.links.len()).filter(|&l| self.links[l].kind == kind).collect();
             let serves: Vec<Serves> = of_kind.iter().map(|&l| self.links[l].serves.clone()).collect();
             match binding::choose(&serves, &client.want) {
-                Some(chosen) => self.links[of_kind[chosen]].queue.push(work),
+                Some(chosen) => {
+                    let link = of_kind[chosen];
+                    let work = match &self.spoken {
+                        Some(spoken) if link == VOICE => match said::answer(spoken, work) {
+                            Some(work) => work,
+                            None => continue,
+                        },
+                        _ => work,
+                    };
+                    self.links[link].queue.push(work);
+                }
                 None => {
                     work.job.fail(EngineError::Invalid(format!("no {} engine is configured", kind.name())))
                 }

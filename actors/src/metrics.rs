@@ -52,6 +52,8 @@ pub const LLM_STEP_SEQUENCES: &str = "viva_llm_step_sequences";
 pub const DEVICE_LOAD: &str = "viva_device_load_ratio";
 /// Gauge, ms: how late certain work was done of late, 95th percentile.
 pub const DEVICE_LATE_MS: &str = "viva_device_late_ms";
+/// Counter: clauses to speak. Label `what`: `known` (spoken before, taken from the store), `made`.
+pub const SPOKEN_LINES: &str = "viva_spoken_lines_total";
 /// Counter: work that went to an engine of the second line. Label `stage`.
 pub const SPILLED: &str = "viva_engine_spilled_total";
 /// Counter: tokens. Label `kind`: `prompt`, `reused`, `generated`.
@@ -88,6 +90,7 @@ pub const ALL: &[(&str, &str)] = &[
     (LLM_STEP_SEQUENCES, "Sequences moved in one step of the language model"),
     (DEVICE_LOAD, "Share of the device's cores that work takes, by whether somebody waits for it"),
     (DEVICE_LATE_MS, "Milliseconds certain work was late of late, 95th percentile"),
+    (SPOKEN_LINES, "Clauses to speak, by whether they were known from before"),
     (SPILLED, "Pieces of work that went to an engine of the second line, by stage"),
     (LLM_TOKENS, "Tokens, by kind"),
     (RECORDINGS_DELETED, "Recordings deleted because their time was over"),

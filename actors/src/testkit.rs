@@ -87,6 +87,7 @@ pub fn engines(costs: Costs, reply: &str, faults: &Arc<Faults>) -> Engines {
         }),
         tts: Arc::new(move || opened(Box::new(FakeTts { costs, faults: Arc::clone(&f3) }) as Box<dyn Tts>)),
         embed: None,
+        spoken: None,
         more: Vec::new(),
         // Sleeping occupies no core.
         cores: Cores { total: 64, asr: 1, llm: 1, tts: 1, turn: 0 },

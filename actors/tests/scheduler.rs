@@ -361,3 +361,23 @@ async fn a_session_that_floods_makes_no_other_late() {
     assert_eq!(caller.ended().await, (Outcome::Completed, REPLY.to_owned()));
     flooding.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_is_nobodys_is_spoken_by_the_engine_so_often_and_then_never_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let spoken = Arc::new(viva_models::tts::spoken::Spoken::open(folder.path(), "hum").unwrap());
+    let faults = Arc::new(Faults::default());
+    let all = Engines { spoken: Some(spoken), ..fakes(&faults) };
+    let room = Room::with(all, Arc::clone(&faults), 8).await;
+    let (mut letters, mut frames) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let mut caller = room.caller().await;
+        caller.speak(900).await;
+        assert_eq!(caller.ended().await, (Outcome::Completed, REPLY.to_owned()));
+        letters.push(faults.tts_letters.load(Ordering::Acquire));
+        frames.push(caller.voice);
+    }
+    assert!(letters[0] > 0 && letters[1] > letters[0] && letters[2] > letters[1], "{letters:?}");
+    assert_eq!((letters[3], letters[4]), (letters[2], letters[2]), "from the fourth time on it is known");
+    assert!(frames.iter().all(|f| f.abs_diff(frames[0]) <= 2), "and sounds as long: {frames:?}");
+}

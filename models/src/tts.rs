@@ -1,3 +1,4 @@
-//! Speech: the remote engine.
+//! Speech: the remote engine, and lines that were spoken before.
 
 pub mod openai;
+pub mod spoken;
