@@ -29,7 +29,7 @@ pub(super) fn answer(spoken: &Arc<Spoken>, mut work: Work) -> Option<Work> {
     }
     metrics::counter!(m::SPOKEN_LINES, "what" => "made").increment(1);
     // A second attempt begins in the middle of its line.
-    if skip == 0 && spoken.asked(key) {
+    if skip == 0 && spoken.asked(key, work.session) {
         let Job::Tts { job, mut sink, delivered, reply } = work.job else { return None };
         let made: Arc<Mutex<(u32, Vec<i16>)>> = Arc::default();
         let (collected, spoken) = (Arc::clone(&made), Arc::clone(spoken));

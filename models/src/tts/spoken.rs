@@ -1,7 +1,7 @@
 //! Lines that were spoken before, kept by their content: voice, text and style in, audio out.
 //!
 //! What an interviewer says to one candidate is theirs, so a line is kept only when it is nobody's: the operator's own
-//! lines ([`Spoken::expect`]), and lines that [`SEEN_MIN`] calls have asked for. Until then a line is known by its
+//! lines ([`Spoken::expect`]), and lines that [`SEEN_MIN`] callers were told. Until then a line is known by its
 //! digest only.
 //!
 //! *Bound:* [`DISK_BYTES_MAX`] on disk and [`MEMORY_BYTES_MAX`] in memory, the longest unused go; [`LINES_COUNTED`]
@@ -255,14 +255,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let spoken = Spoken::open(folder.path(), "joe").unwrap();
         let key = spoken.key(&job("Could you say that again?")).unwrap();
-        assert_eq!([spoken.asked(key), spoken.asked(key), spoken.asked(key)], [false, false, true]);
+        let asked = [1, 1, 1, 1, 2, 3].map(|caller| spoken.asked(key, caller));
+        assert_eq!(asked, [false, false, false, false, false, true], "by three callers");
         spoken.keep(key, line(7));
         assert_eq!(spoken.get(key), Some(line(7)));
         let again = Spoken::open(folder.path(), "joe").unwrap();
         assert_eq!(again.get(key), Some(line(7)));
         let own = again.key(&job("Welcome.")).unwrap();
         again.expect(own);
-        assert!(again.asked(own), "the operator's own lines are kept the first time");
+        assert!(again.asked(own, 1), "the operator's own lines are kept the first time");
     }
 
     #[test]
