@@ -28,7 +28,7 @@ Examples:
   viva sim --machine cpu2 --ramp --policy fifo    ... if calls ran one at a time in the order of arrival
   viva sim --machine mine.toml --scenario interview --ramp --html r.html
 
-Machines that come along: cpu2 (two cores, measured), h100-48 and h100-80 (from published figures, a forecast of
+Machines that come along: cpu2 (two cores, measured in part), h100-48 and h100-80 (from published figures, a forecast of
 a forecast). One of your own is a file of the same form; each figure says where it comes from.
 
 The scheduler and the turn machine are the server's own; engines are their times. What is left out: the network,

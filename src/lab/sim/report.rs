@@ -31,8 +31,8 @@ pub struct SimReport<'a> {
 pub struct Assumed<'a> {
     /// A simulation is a forecast, whatever its machine.
     pub forecast: bool,
-    /// The machine's own figures are measured on it.
-    pub measured_machine: bool,
+    /// Some of the machine's figures are measured on it; each source says which.
+    pub measured_in_part: bool,
     /// Who decides.
     pub policy: Policy,
     /// The scenario's name.
@@ -65,7 +65,7 @@ impl<'a> SimReport<'a> {
         let machine: &'a Machine = plan.machine;
         let assumed = Assumed {
             forecast: true,
-            measured_machine: !machine.forecast,
+            measured_in_part: !machine.forecast,
             policy: plan.policy,
             scenario: &plan.scenario.name,
             cycle_s: plan.scenario.cycle_s,
@@ -87,7 +87,9 @@ impl<'a> SimReport<'a> {
         } = &self.assumed;
         let machine = match self.machine.forecast {
             true => "the machine's figures are published ones or estimates, none was measured on it",
-            false => "the machine's figures were measured on it",
+            false => {
+                "of the machine's figures some were measured on it and the others are estimates, as each source says"
+            }
         };
         let policy = match self.assumed.policy {
             Policy::Viva => "the server's own scheduler",
