@@ -305,6 +305,7 @@ async function blocked(suite, browser, url) {
     await page.click("#return");
     await restored(page, 1);
     assert.equal((await words(page, "interviewer")).length, 1);
+    await eventually("the answer goes on to its end", async () => (await phase(page)) === "listening", ANSWER_LIMIT_MS);
     await type("And now?");
     await eventually("an answer begins", async () => (await phase(page)) === "speaking", ANSWER_LIMIT_MS);
     await page.reload();

@@ -15,8 +15,9 @@ use super::{Caller, WITHIN, append, speech};
 /// Callers at once.
 const AT_ONCE: usize = 16;
 
-/// The server's limit: room for callers whose sessions are about to end. Nobody is waited for long.
-pub const CONFIG: &str = "[server]\nsessions_max = 48\n[log]\nlevel = 'warn'\n[webrtc]\nresume_s = 2\n";
+/// The server's limit: room for callers whose sessions are about to end. Sixteen at once come some thirty times a
+/// second, and half of them leave their place to be kept for these two seconds.
+pub const CONFIG: &str = "[server]\nsessions_max = 96\n[log]\nlevel = 'warn'\n[webrtc]\nresume_s = 2\n";
 
 /// How they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
