@@ -1,5 +1,6 @@
 //! The command line, one file a subcommand.
 
+pub mod bank;
 pub mod doctor;
 pub mod load;
 pub mod models;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use viva::cli::{doctor, load, models, serve, talk};
+use viva::cli::{bank, doctor, load, models, serve, talk};
 
 /// A self-hosted, real-time voice server for job interviews.
 #[derive(Debug, Parser)]
@@ -23,6 +23,8 @@ enum Command {
     Load(load::LoadArgs),
     /// Weights: bring them, list them, check them
     Models(models::ModelsArgs),
+    /// The bank of questions: build it, look into it, add to it, index it
+    Bank(bank::BankArgs),
     /// Check this machine for `viva serve` and say what to do
     Doctor(doctor::DoctorArgs),
 }
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Command::Talk(args) => runtime.block_on(talk::run(args)).map(|()| true),
         Command::Load(args) => runtime.block_on(load::run(args)).map(|()| true),
         Command::Models(args) => models::run(args).map(|()| true),
+        Command::Bank(args) => bank::run(args).map(|()| true),
         Command::Doctor(args) => doctor::run(args),
     };
     // What still runs in the background must not hold the end.
