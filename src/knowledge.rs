@@ -4,10 +4,12 @@
 //! * [`store`]: what every place that keeps them can do; [`index`] is the one on this machine's disk, [`pgvector`]
 //!   the one that many machines share.
 //! * [`embedding`]: how texts become vectors; [`publish`] brings a bank into a store.
+//! * [`eval`]: how well it finds what it should.
 //! * [`Knowledge`]: all of it together, as the server and the command line hold it.
 
 pub mod bank;
 pub mod embedding;
+pub mod eval;
 pub mod index;
 pub mod pgvector;
 pub mod publish;
@@ -81,6 +83,11 @@ impl Knowledge {
     /// The embedder.
     pub fn embedding(&self) -> &Arc<dyn Embedding> {
         &self.embedding
+    }
+
+    /// Where imported banks and the index lie.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The best questions for a text, best first.

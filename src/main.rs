@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         Command::Talk(args) => runtime.block_on(talk::run(args)).map(|()| true),
         Command::Load(args) => runtime.block_on(load::run(args)).map(|()| true),
         Command::Models(args) => models::run(args).map(|()| true),
-        Command::Bank(args) => bank::run(args).map(|()| true),
+        Command::Bank(args) => runtime.block_on(bank::run(args)).map(|()| true),
         Command::Doctor(args) => doctor::run(args),
     };
     // What still runs in the background must not hold the end.

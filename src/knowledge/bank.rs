@@ -5,7 +5,9 @@
 //! `banks/<name>.jsonl`. All of them have the same form, and together they are what is indexed.
 
 pub mod build;
+pub mod import;
 pub mod record;
+pub mod screen;
 mod source;
 
 use std::collections::HashMap;
@@ -221,7 +223,7 @@ fn parse(origin: &str, line: usize, text: &str) -> Result<Record, BankError> {
         return Err(BankError::Schema { origin: origin.to_owned(), line, found });
     }
     let record: Record = serde_path_to_error::deserialize(value)
-        .map_err(|error| wrong(format!("{}: {}", error.path().to_string(), error.inner())))?;
+        .map_err(|error| wrong(format!("{}: {}", error.path(), error.inner())))?;
     record.check().map_err(wrong)?;
     Ok(record)
 }

@@ -8,7 +8,7 @@ use super::store::{Edition, Result, StoreError, VectorStore};
 
 /// Texts embedded in one piece of work: some 60 ms with MiniLM, so that whoever comes meanwhile does not wait
 /// longer.
-const TEXTS_AT_ONCE: usize = 8;
+pub const TEXTS_AT_ONCE: usize = 8;
 
 /// Version of what is embedded and of what is written beside it; part of the content's hash, so that a change
 /// makes a new index.
@@ -25,7 +25,12 @@ pub enum Published {
 
 /// What is embedded of a question.
 pub fn embedded(record: &Record) -> String {
-    record.question.clone()
+    embedded_question(&record.question)
+}
+
+/// The same of a question of which nothing else is known.
+pub fn embedded_question(question: &str) -> String {
+    question.to_owned()
 }
 
 /// What identifies an edition: the embedder, and every record as it is.

@@ -128,7 +128,7 @@ fn record(source: &Source, block: &Block, number: usize, question: &Question) ->
         }
         (Category::Behavioral, None) => return Err("it has no star".into()),
         (_, Some(_)) => return Err("it has a star, which only behavioral questions have".into()),
-        (_, None) => outline.extend(used.iter().map(|used| step(*used))),
+        (_, None) => outline.extend(in_order(&used).map(step)),
     }
     let introduction = source.category == Category::SelfIntroduction;
     Ok(Record {
@@ -163,6 +163,19 @@ fn criterion(category: Category, used: Used) -> String {
         Used::Move(text) => format!("Would {}", of_them(text)),
         Used::Point(text) => format!("Takes care to {}", of_them(text)),
     }
+}
+
+/// In the order an answer takes: what there is to say, what it is weighed against, where people go wrong, and
+/// what shows mastery.
+fn in_order<'a>(used: &[Used<'a>]) -> impl Iterator<Item = Used<'a>> {
+    let mut used = used.to_vec();
+    used.sort_by_key(|used| match used {
+        Used::Concept(_) | Used::Move(_) | Used::Point(_) => 0,
+        Used::Tradeoff(_) => 1,
+        Used::Pitfall(_) => 2,
+        Used::Signal(_) => 3,
+    });
+    used.into_iter()
 }
 
 /// A step of the outline, with what it is in front: what follows reads on as it stands in the source.
