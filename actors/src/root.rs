@@ -12,6 +12,7 @@ use std::time::Duration;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
 use tokio::sync::mpsc;
 
+use crate::gpu::binding::Want;
 use crate::gpu::load::{Load, Verdict};
 use crate::gpu::{Counts, EngineStatus, Engines, Gpu, GpuMsg, Shared, Submitter};
 use crate::lateness::Lateness;
@@ -148,7 +149,7 @@ impl Actor for Root {
                 reply.send(opened).ok();
             }
             RootMsg::Submitter(reply) => {
-                reply.send(Submitter::register(&state.gpu)).ok();
+                reply.send(Submitter::register(&state.gpu, Want::default())).ok();
             }
             RootMsg::Close => state.closed = true,
             RootMsg::HangUpAll(reason) => state.hang_up_all(&reason),
