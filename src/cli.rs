@@ -1,5 +1,6 @@
 //! The command line, one file a subcommand.
 
+pub mod bank;
 pub mod calibrate;
 pub mod doctor;
 pub mod load;

@@ -34,6 +34,8 @@ pub struct Config {
     pub turn: TurnSection,
     /// Recordings.
     pub recordings: RecordingsSection,
+    /// The bank of questions.
+    pub knowledge: KnowledgeSection,
     /// Calls over WebRTC.
     pub webrtc: WebRtcSection,
     /// Engines other than the profile's.
@@ -210,6 +212,24 @@ impl Default for TurnSection {
 pub struct RecordingsSection {
     /// Folder for recordings of callers who agree to one; empty keeps none.
     pub dir: String,
+}
+
+/// `[knowledge]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KnowledgeSection {
+    /// Whether the server looks questions up.
+    pub enabled: bool,
+    /// Folder of imported banks and of the index; empty for the one beside the weights.
+    pub dir: String,
+    /// Address of a PostgreSQL with pgvector, in place of an index on this machine; empty for that.
+    pub postgres: String,
+}
+
+impl Default for KnowledgeSection {
+    fn default() -> Self {
+        Self { enabled: true, dir: String::new(), postgres: String::new() }
+    }
 }
 
 /// `[engines.*]`: in place of what the profile brings.
@@ -395,6 +415,14 @@ impl Config {
     pub fn models_dir(&self) -> PathBuf {
         match self.models.dir.as_str() {
             "" => viva_models::fetch::models_dir(),
+            dir => PathBuf::from(dir),
+        }
+    }
+
+    /// Where imported banks and the index lie.
+    pub fn knowledge_dir(&self) -> PathBuf {
+        match self.knowledge.dir.as_str() {
+            "" => crate::knowledge::default_dir(&self.models_dir()),
             dir => PathBuf::from(dir),
         }
     }

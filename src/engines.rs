@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use viva_actors::gpu::{Cores, Engines, More};
-use viva_models::fetch::{FetchError, Weights};
+use viva_models::fetch::{FetchError, Part, Role, Weights, locate};
 use viva_models::host::WIRE_VERSION;
 use viva_models::registry::{
-    self, AsrSpec, EmbedSpec, LlamaSpec, LlmSpec, OnnxSpec, PiperSpec, TtsSpec, TurnSpec, VadSpec,
-    WhisperSpec,
+    self, AsrSpec, EmbedSpec, LlamaSpec, LlmSpec, OnnxSpec, OnnxTextSpec, PiperSpec, TtsSpec, TurnSpec,
+    VadSpec, WhisperSpec,
 };
 use viva_models::tts::spoken::Spoken;
 
@@ -24,7 +24,7 @@ pub struct Chosen {
     pub asr: AsrSpec,
     pub llm: LlmSpec,
     pub tts: TtsSpec,
-    /// Only when the configuration names one: nothing looks anything up yet, and it costs memory.
+    /// None where nothing is to be looked up, or where all other engines are named and there are no weights.
     pub embed: Option<EmbedSpec>,
     /// Beside these.
     pub more: EnginesSection,
@@ -100,7 +100,10 @@ impl Chosen {
                     espeak_data: None,
                 })
             }),
-            embed: engines.embed.clone(),
+            embed: engines.embed.clone().or_else(|| {
+                let weights = w.as_ref().filter(|_| config.knowledge.enabled)?;
+                Some(onnx_text(&weights.embed, &weights.embed_tokenizer, &weights.runtime, 1))
+            }),
             more: engines.clone(),
             cores,
         })
@@ -191,6 +194,27 @@ fn spoken(tts: &TtsSpec) -> Option<Arc<Spoken>> {
 
 /// Cores of this machine that an engine elsewhere occupies.
 const REMOTE: u32 = 0;
+
+/// The embedder alone, for programs that need no other engine; it may use so many threads.
+pub fn embedder(config: &Config, threads: usize) -> Result<EmbedSpec, FetchError> {
+    if let Some(named) = &config.engines.embed {
+        return Ok(named.clone());
+    }
+    let (dir, profile) = (config.models_dir(), &config.models.profile);
+    let find = |part, role| locate(&dir, profile, part, role);
+    let model = find(Part::Embed, Role::Weights)?;
+    let tokenizer = find(Part::Embed, Role::Tokenizer)?;
+    Ok(onnx_text(&model, &tokenizer, &find(Part::Runtime, Role::Weights)?, threads))
+}
+
+fn onnx_text(model: &Path, tokenizer: &Path, runtime: &Path, threads: usize) -> EmbedSpec {
+    EmbedSpec::Onnx(OnnxTextSpec {
+        model: model.to_owned(),
+        tokenizer: tokenizer.to_owned(),
+        runtime: runtime.to_owned(),
+        threads,
+    })
+}
 
 /// Weights below this move one token as fast on one core as on two (135M: 60 against 39 to 59 tokens a
 /// second); larger ones are bound by more than one core's memory bandwidth.

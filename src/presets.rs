@@ -12,6 +12,9 @@ use viva_models::Style;
 
 #[derive(RustEmbed)]
 #[folder = "$CARGO_MANIFEST_DIR/presets"]
+// The questions are the bank's (crate::knowledge::bank).
+#[include = "voices/*"]
+#[include = "interviewers/*"]
 struct Files;
 
 /// The interviewer of who names none.

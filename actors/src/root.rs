@@ -12,8 +12,9 @@ use std::time::Duration;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
 use tokio::sync::mpsc;
 
+use crate::gpu::binding::Want;
 use crate::gpu::load::{Load, Verdict};
-use crate::gpu::{Counts, EngineStatus, Engines, Gpu, GpuMsg, Shared};
+use crate::gpu::{Counts, EngineStatus, Engines, Gpu, GpuMsg, Shared, Submitter};
 use crate::lateness::Lateness;
 use crate::metrics as m;
 use crate::playout::Pacer;
@@ -79,6 +80,8 @@ const RETRY_BUSY_S: u32 = 10;
 pub enum RootMsg {
     /// Open a session.
     Open(Box<SessionSpec>, RpcReplyPort<Result<SessionPorts, OpenError>>),
+    /// A way to the scheduler that is there now, for work of no session.
+    Submitter(RpcReplyPort<Submitter>),
     /// Open no more sessions.
     Close,
     /// End all sessions, with this reason.
@@ -144,6 +147,9 @@ impl Actor for Root {
                 }
                 // An edge that is gone drops the ports, and the session ends for want of a reader.
                 reply.send(opened).ok();
+            }
+            RootMsg::Submitter(reply) => {
+                reply.send(Submitter::register(&state.gpu, Want::default())).ok();
             }
             RootMsg::Close => state.closed = true,
             RootMsg::HangUpAll(reason) => state.hang_up_all(&reason),
@@ -328,6 +334,14 @@ impl Viva {
             .cast(RootMsg::Open(Box::new(spec), reply.into()))
             .map_err(|e| OpenError::NotReady(e.to_string()))?;
         answer.await.map_err(gone)?
+    }
+
+    /// A way to the scheduler for work of no session, such as looking a question up. It ends with the scheduler:
+    /// whoever gets no answer any more asks for another. None when the server is ending.
+    pub async fn submitter(&self) -> Option<Submitter> {
+        let (reply, answer) = ractor::concurrency::oneshot();
+        self.root.cast(RootMsg::Submitter(reply.into())).ok()?;
+        answer.await.ok()
     }
 
     /// What a caller would be told who came now, if they would be refused for want of room.

@@ -246,14 +246,13 @@ impl Weights {
     }
 }
 
-/// The file a profile uses for `part` in [`models_dir`], if it is there with the right length.
-pub fn locate(profile: &str, part: Part, role: Role) -> Result<PathBuf> {
-    let dir = models_dir();
+/// The file a profile uses for `part` in `dir`, if it is there with the right length.
+pub fn locate(dir: &Path, profile: &str, part: Part, role: Role) -> Result<PathBuf> {
     let profile = Manifest::embedded().profile(profile)?;
-    let path = locate_in(&dir, &profile, part, role)?;
-    let stamps = Stamps::read(&dir);
+    let path = locate_in(dir, &profile, part, role)?;
+    let stamps = Stamps::read(dir);
     for entry in profile.files().iter().filter(|entry| dir.join(&entry.path) == path) {
-        check_present(&dir, &profile.name, entry, &stamps)?;
+        check_present(dir, &profile.name, entry, &stamps)?;
     }
     Ok(path)
 }

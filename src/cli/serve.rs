@@ -18,7 +18,7 @@ use viva_actors::recorder::sweep::keep_sweeping;
 use viva_actors::root::{Limits, Viva};
 use viva_actors::testkit;
 use viva_models::EngineError;
-use viva_models::registry::{find_binary, open_vad};
+use viva_models::registry::{EmbedSpec, find_binary, open_vad};
 
 use crate::config::{Config, Flags};
 use crate::edge::http::{App, serve};
@@ -27,6 +27,9 @@ use crate::edge::protocol::session_object::Offer;
 use crate::edge::webrtc::WebRtc;
 use crate::edge::webrtc::impair::Impairment;
 use crate::engines::Chosen;
+use crate::knowledge::Knowledge;
+use crate::knowledge::embedding::Scheduled;
+use crate::knowledge::publish::{Published, TEXTS_AT_ONCE};
 use crate::{presets, telemetry};
 
 /// How often the start looks whether the engines are up.
@@ -96,7 +99,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     telemetry::init_log(&config.log).context("the log could not be started")?;
     let metrics = telemetry::init_metrics().context("the metrics could not be started")?;
     let mut spec = config.session_spec();
-    let (engines, voice) = engines(&config, args.engines, &mut spec)?;
+    let EngineRoom { engines, voice, embedder } = engines(&config, args.engines, &mut spec)?;
     let voice = presets::give_voice(&mut spec, voice);
     if let Some(folder) = &spec.recordings {
         check_folder(folder).map_err(|error| {
@@ -125,8 +128,13 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         }
         false => None,
     };
+    let knowledge = match embedder {
+        Some(embedder) => Some(knowledge(&config, &viva, embedder).await?),
+        None => None,
+    };
     let mut app = App::new(viva, offer, config.server.origins.clone(), loopback);
     app.webrtc = webrtc;
+    app.knowledge = knowledge;
     app.parking = Parking::new(Duration::from_secs(config.webrtc.resume_s));
     app.metrics = Some(metrics.clone());
     let app = Arc::new(app);
@@ -155,28 +163,78 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The engines, and the name of their voice. What they can hold bounds what a session may ask.
-fn engines(
-    config: &Config,
-    choice: EngineChoice,
-    spec: &mut SessionSpec,
-) -> anyhow::Result<(Engines, String)> {
+/// The engines, and what others must know of them.
+struct EngineRoom {
+    engines: Engines,
+    /// The voice's name.
+    voice: String,
+    /// The embedder's name; none where nothing can be looked up.
+    embedder: Option<String>,
+}
+
+/// The engines. What they can hold bounds what a session may ask.
+fn engines(config: &Config, choice: EngineChoice, spec: &mut SessionSpec) -> anyhow::Result<EngineRoom> {
+    let fake = |engines| Ok(EngineRoom { engines, voice: "fake".into(), embedder: None });
     if choice == EngineChoice::Fake {
-        let engines = testkit::engines(testkit::Costs::SMALL_CPU, FAKE_REPLY, &Arc::default());
-        return Ok((engines, "fake".into()));
+        return fake(testkit::engines(testkit::Costs::SMALL_CPU, FAKE_REPLY, &Arc::default()));
     }
     let chosen = Chosen::of(config)?;
     if choice == EngineChoice::Stub {
         let vad = chosen.vad.clone();
         let opener = Arc::new(move || open_vad(&vad));
-        return Ok((testkit::engines_with_vad(STUB_COSTS, FAKE_REPLY, opener), "fake".into()));
+        return fake(testkit::engines_with_vad(STUB_COSTS, FAKE_REPLY, opener));
     }
     for program in chosen.programs() {
         find_binary(program)?;
     }
     let voice = chosen.voice_name();
     spec.prompt_chars_max = chosen.prompt_chars_max(spec.voice.sampling.max_tokens);
-    Ok((chosen.engines(), voice))
+    let embedder = chosen.embed.as_ref().filter(|_| config.knowledge.enabled).map(EmbedSpec::name);
+    if embedder.is_none() && config.knowledge.enabled {
+        tracing::warn!(
+            "no question can be looked up: there is neither [engines.embed] nor the profile's weights"
+        );
+    }
+    Ok(EngineRoom { engines: chosen.engines(), voice, embedder })
+}
+
+/// The bank, as far as it is indexed. What is missing of an index on this machine is made behind the callers'
+/// backs, and until then the one before answers; one that many machines share is made by whoever runs them.
+async fn knowledge(config: &Config, viva: &Viva, embedder: String) -> anyhow::Result<Knowledge> {
+    let embedding = Arc::new(Scheduled::new(viva.clone(), embedder));
+    let knowledge = Knowledge::open_to_publish(config, embedding).await.context(
+        "the bank of questions cannot be opened; knowledge.enabled = false in the configuration does without",
+    )?;
+    if config.knowledge.postgres.is_empty() {
+        tokio::spawn(keep_indexed(knowledge.clone()));
+    }
+    Ok(knowledge)
+}
+
+/// Makes the index where it is missing or out of date.
+async fn keep_indexed(knowledge: Knowledge) {
+    let began = Instant::now();
+    let told = |done| {
+        if done <= TEXTS_AT_ONCE {
+            tracing::info!(
+                "the index of questions is made now, behind all other work; it takes a minute or two"
+            );
+        }
+    };
+    match knowledge.publish(false, told).await {
+        Ok(Published::UpToDate(edition)) => {
+            tracing::info!(questions = edition.rows, edition = %edition.short(), "the index of questions is up to date");
+        }
+        Ok(Published::Fresh(edition)) => tracing::info!(
+            questions = edition.rows,
+            edition = %edition.short(),
+            seconds = began.elapsed().as_secs(),
+            "the index of questions is ready"
+        ),
+        Err(error) => {
+            tracing::error!(%error, "the index of questions was not made; what was there before stays in use");
+        }
+    }
 }
 
 /// Binds, or says what is in the way.

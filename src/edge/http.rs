@@ -22,6 +22,8 @@ use tokio::time::{sleep, timeout};
 use viva_actors::ports::SessionSpec;
 use viva_actors::root::{OpenError, Viva};
 
+use crate::knowledge::Knowledge;
+
 use super::calls::Calls;
 use super::parking::Parking;
 use super::protocol::session_object::Offer;
@@ -55,6 +57,8 @@ pub struct App {
     pub metrics: Option<PrometheusHandle>,
     /// When the server began, for `/healthz`.
     pub began: Instant,
+    /// The bank of questions; none where nothing can be looked up.
+    pub knowledge: Option<Knowledge>,
     /// Calls over WebRTC; none where they are not taken.
     pub webrtc: Option<Arc<WebRtc>>,
     /// Those that can be addressed.
@@ -78,6 +82,7 @@ impl App {
             loopback,
             metrics: None,
             began: Instant::now(),
+            knowledge: None,
             webrtc: None,
             webrtc_calls: Arc::default(),
             parking: Parking::new(RESUME_WITHIN),

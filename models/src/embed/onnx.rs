@@ -19,6 +19,12 @@ const BATCH_MAX: usize = 16;
 /// otherwise split all of a book only to throw it away.
 const TEXT_BYTES_MAX: usize = 16_384;
 
+/// The name of the embedder that a file is: its folder's.
+pub fn name_of(model: &Path) -> String {
+    let folder = model.parent().and_then(Path::file_name);
+    folder.map_or_else(|| "onnx".into(), |name| name.to_string_lossy().into_owned())
+}
+
 /// An embedder whose graph takes token ids. Where the graph gives one vector a token, their mean is taken.
 pub struct OnnxEmbedder {
     name: String,
@@ -47,9 +53,8 @@ impl OnnxEmbedder {
             dimensions.filter(|d| *d > 0).ok_or_else(|| unfit("its output has no fixed length".into()))?;
         let (tokenizer, pad) =
             open_tokenizer(tokenizer, if bert { TOKENS_MAX_MINILM } else { TOKENS_MAX_MPNET })?;
-        let folder = model.parent().and_then(Path::file_name);
         Ok(Self {
-            name: folder.map_or_else(|| "onnx".into(), |name| name.to_string_lossy().into_owned()),
+            name: name_of(model),
             pad,
             dimensions,
             session,

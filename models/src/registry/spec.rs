@@ -58,6 +58,14 @@ pub enum EmbedSpec {
     Onnx(OnnxTextSpec),
 }
 
+impl EmbedSpec {
+    /// The name the opened engine will have.
+    pub fn name(&self) -> String {
+        let Self::Onnx(onnx) = self;
+        crate::embed::onnx::name_of(&onnx.model)
+    }
+}
+
 /// whisper.cpp.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
