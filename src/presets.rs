@@ -15,6 +15,8 @@ use viva_models::Style;
 // The questions are the bank's (crate::knowledge::bank).
 #[include = "voices/*"]
 #[include = "interviewers/*"]
+#[include = "machines/*"]
+#[include = "scenarios/*"]
 struct Files;
 
 /// The interviewer of who names none.
