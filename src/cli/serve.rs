@@ -29,7 +29,7 @@ use crate::edge::webrtc::impair::Impairment;
 use crate::engines::Chosen;
 use crate::knowledge::Knowledge;
 use crate::knowledge::embedding::Scheduled;
-use crate::knowledge::publish::{Published, TEXTS_AT_ONCE};
+use crate::knowledge::publish::Published;
 use crate::{presets, telemetry};
 
 /// How often the start looks whether the engines are up.
@@ -214,10 +214,11 @@ async fn knowledge(config: &Config, viva: &Viva, embedder: String) -> anyhow::Re
 /// Makes the index where it is missing or out of date.
 async fn keep_indexed(knowledge: Knowledge) {
     let began = Instant::now();
-    let told = |done| {
-        if done <= TEXTS_AT_ONCE {
+    let mut silent = true;
+    let told = |_| {
+        if std::mem::take(&mut silent) {
             tracing::info!(
-                "the index of questions is made now, behind all other work; it takes a minute or two"
+                "the index of questions is made now, behind all other work; it takes some minutes"
             );
         }
     };
