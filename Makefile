@@ -21,7 +21,7 @@ VIVA := $(CARGO_TARGET_DIR)/release/viva
 # another set would compile llama.cpp and whisper.cpp again.
 ENGINES := -p viva-engine-whisper -p viva-engine-llama -p viva-engine-piper
 
-.PHONY: help run test calibrate setup setup-test crates engines build weights weights-test lint soak bench clean
+.PHONY: help run test calibrate setup setup-test crates engines build weights weights-test index lint soak bench clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ run: setup engines build weights calibrate ## prepare everything, then serve (PR
 	@echo; echo "  Viva starts. Open http://$(LISTEN)/ in a browser and click the microphone. Ctrl-C ends it."; echo
 	@exec $(VIVA) serve --listen $(LISTEN) --profile $(PROFILE)
 
-test: setup-test engines build weights-test lint ## prepare everything, then check and test everything
+test: setup-test engines build weights-test index lint ## prepare everything, then check and test everything
 	scripts/test.sh
 	cargo test --release --locked $(ENGINES) --bins
 	node tests/browser/run.mjs
@@ -64,6 +64,10 @@ weights: build ## fetch the weights of PROFILE
 weights-test: build
 	$(VIVA) models pull --profile default --profile test
 	$(VIVA) models pull --profile quality --only embed --only asr
+	$(VIVA) bank index --profile test
+
+index: weights ## make the index of the question bank (a server makes it behind its first callers' backs)
+	$(VIVA) bank index --profile $(PROFILE)
 
 lint: crates ## formatting and lints, as the tests demand them
 	cargo fmt --all --check

@@ -14,7 +14,7 @@ use viva::knowledge::bank::{Bank, Category, Level, Record};
 use viva::knowledge::embedding::{Alone, Embedding, Haste};
 use viva::knowledge::eval::labels;
 use viva::knowledge::index::Index;
-use viva::knowledge::publish::embedded;
+use viva::knowledge::publish::vectors;
 use viva::knowledge::store::{Edition, Filter, Ranking, Search, VectorStore};
 
 /// Rows of the large index.
@@ -29,9 +29,8 @@ async fn main() {
     // One thread, as the server has.
     let alone = Arc::new(Alone::open(&embedder(&config, 1).unwrap()).unwrap());
     let bank = Bank::general().unwrap();
-    let texts: Vec<String> = bank.records().iter().map(embedded).collect();
     let began = Instant::now();
-    let vectors: Vec<f32> = alone.embed(texts, Haste::Index).await.unwrap().into_iter().flatten().collect();
+    let vectors = vectors(bank.records(), &*alone, |_| {}).await.unwrap().concat();
     let rows = bank.records().len();
     let dimensions = vectors.len() / rows;
     let seconds = began.elapsed().as_secs_f64();

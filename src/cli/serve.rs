@@ -29,7 +29,7 @@ use crate::edge::webrtc::impair::Impairment;
 use crate::engines::Chosen;
 use crate::knowledge::Knowledge;
 use crate::knowledge::embedding::Scheduled;
-use crate::knowledge::publish::{Published, TEXTS_AT_ONCE};
+use crate::knowledge::publish::Published;
 use crate::{presets, telemetry};
 
 /// How often the start looks whether the engines are up.
@@ -206,18 +206,26 @@ async fn knowledge(config: &Config, viva: &Viva, embedder: String) -> anyhow::Re
         "the bank of questions cannot be opened; knowledge.enabled = false in the configuration does without",
     )?;
     if config.knowledge.postgres.is_empty() {
-        tokio::spawn(keep_indexed(knowledge.clone()));
+        tokio::spawn(keep_indexed(viva.clone(), knowledge.clone()));
     }
     Ok(knowledge)
 }
 
+/// How often we look whether callers can be taken.
+const READY_LOOK: Duration = Duration::from_millis(250);
+
 /// Makes the index where it is missing or out of date.
-async fn keep_indexed(knowledge: Knowledge) {
+async fn keep_indexed(viva: Viva, knowledge: Knowledge) {
+    // Not before callers can be taken: what must not start has its own last word, and engines load quicker alone.
+    while !viva.readiness().ready {
+        tokio::time::sleep(READY_LOOK).await;
+    }
     let began = Instant::now();
-    let told = |done| {
-        if done <= TEXTS_AT_ONCE {
+    let mut silent = true;
+    let told = |_| {
+        if std::mem::take(&mut silent) {
             tracing::info!(
-                "the index of questions is made now, behind all other work; it takes a minute or two"
+                "the index of questions is made now, behind all other work; it takes some minutes"
             );
         }
     };

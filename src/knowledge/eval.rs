@@ -75,9 +75,21 @@ pub struct Scores {
     pub ndcg_10: f64,
 }
 
+/// Where a query looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// In the collection it is for, as an interview does: it knows what it wants to ask about.
+    Category,
+    /// In all four.
+    Everything,
+}
+
 /// The measures of some queries by each ranking.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
+    /// Where they look.
+    pub scope: Scope,
     /// Which half; none for both.
     pub half: Option<Half>,
     /// Which class; none for all.
@@ -110,33 +122,38 @@ pub async fn evaluate(knowledge: &Knowledge, mut progress: impl FnMut(usize)) ->
     let labels = labels().map_err(|error| StoreError::failed("presets/questions/eval.jsonl", error))?;
     let mut asked = Vec::new();
     for (n, label) in labels.iter().enumerate() {
-        let mut worths = [Worth { hit_1: false, hit_5: false, ndcg_10: 0.0 }; 3];
-        for (worth, ranking) in worths.iter_mut().zip([Ranking::Dense, Ranking::Text, Ranking::Fused]) {
-            let hits = knowledge.query_by(&label.query, Filter::default(), DEPTH, ranking).await?;
-            let found: Vec<&str> = hits.iter().map(|hit| &hit.record.id[..]).collect();
-            *worth = judge(&found, &label.ids);
+        for scope in [Scope::Category, Scope::Everything] {
+            let category = (scope == Scope::Category).then_some(label.category);
+            let mut worths = [Worth { hit_1: false, hit_5: false, ndcg_10: 0.0 }; 3];
+            for (worth, ranking) in worths.iter_mut().zip([Ranking::Dense, Ranking::Text, Ranking::Fused]) {
+                let filter = Filter { category, ..Filter::default() };
+                let hits = knowledge.query_by(&label.query, filter, DEPTH, ranking).await?;
+                let found: Vec<&str> = hits.iter().map(|hit| &hit.record.id[..]).collect();
+                *worth = judge(&found, &label.ids);
+            }
+            asked.push((label, scope, worths));
         }
-        asked.push((label, worths));
         progress(n + 1);
     }
     Ok(rows(&asked))
 }
 
 /// Every combination that a query is in: both halves and each, all classes and each, all categories and each.
-fn rows(asked: &[(&Label, [Worth; 3])]) -> Vec<Row> {
-    type Group = (Option<Half>, Option<Class>, Option<Category>);
+fn rows(asked: &[(&Label, Scope, [Worth; 3])]) -> Vec<Row> {
+    type Group = (Scope, Option<Half>, Option<Class>, Option<Category>);
     let mut groups: BTreeMap<Group, Vec<[Worth; 3]>> = BTreeMap::new();
-    for (label, worths) in asked {
+    for (label, scope, worths) in asked {
         for half in [None, Some(label.half())] {
             for class in [None, Some(label.class)] {
                 for category in [None, Some(label.category)] {
-                    groups.entry((half, class, category)).or_default().push(*worths);
+                    groups.entry((*scope, half, class, category)).or_default().push(*worths);
                 }
             }
         }
     }
     let of = |all: &[[Worth; 3]], ranking: usize| scores(all.iter().map(|worths| worths[ranking]));
-    let row = |((half, class, category), all): (_, Vec<[Worth; 3]>)| Row {
+    let row = |((scope, half, class, category), all): (_, Vec<[Worth; 3]>)| Row {
+        scope,
         half,
         class,
         category,

@@ -59,7 +59,7 @@ async fn finds(store: &dyn VectorStore) {
     let wanted = "How do you dress a deep wound on the ward?";
     let hits = store.search(search(wanted)).await.unwrap();
     assert_eq!(hits[0].record, records()[0]);
-    assert!(hits[0].distance.abs() < 1e-4, "{}", hits[0].distance);
+    assert!(hits[0].distance < 0.5, "{}", hits[0].distance);
     assert_eq!((hits[0].dense_rank, hits[0].text_rank), (Some(1), Some(1)));
     assert!(hits.windows(2).all(|two| two[0].score >= two[1].score));
     assert!(hits.iter().skip(1).all(|hit| hit.distance > 0.0 && hit.distance <= 2.0));

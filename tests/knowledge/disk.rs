@@ -24,6 +24,13 @@ fn current(knowledge: &Path) -> PathBuf {
     folder.join(fs::read_to_string(folder.join("current")).unwrap())
 }
 
+/// Puts another file in a file's place, as a broken copy or a mended disk would. Whoever has the old one open keeps
+/// it; one that is cut off under a reader is beyond what a program can mend.
+fn damage(path: &Path, with: &str) {
+    fs::remove_file(path).unwrap();
+    fs::write(path, with).unwrap();
+}
+
 fn editions(knowledge: &Path) -> usize {
     let entries = fs::read_dir(knowledge.join("index/letters")).unwrap();
     entries.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count()
@@ -66,7 +73,7 @@ async fn a_damaged_edition_is_passed_over_for_the_one_before() {
         let index = Index::open(folder.path(), "letters").unwrap();
         published(&index, &ward()).await;
         published(&index, &boiler()).await;
-        fs::write(current(folder.path()).join(file), "no longer what it was").unwrap();
+        damage(&current(folder.path()).join(file), "no longer what it was");
         let again = Index::open(folder.path(), "letters").unwrap();
         assert_eq!(ids(&again, search("wound")).await, ["t.a.x.01"], "{file}");
         drop(again);
@@ -83,7 +90,7 @@ async fn an_index_with_no_good_edition_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let index = Index::open(folder.path(), "letters").unwrap();
     published(&index, &ward()).await;
-    fs::write(current(folder.path()).join("vectors"), "").unwrap();
+    damage(&current(folder.path()).join("vectors"), "");
     let error = Index::open(folder.path(), "letters").err().unwrap();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
     assert!(error.to_string().contains("viva bank index --rebuild"), "{error}");

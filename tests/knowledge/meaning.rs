@@ -10,7 +10,7 @@ use viva::knowledge::Knowledge;
 use viva::knowledge::bank::import::SAME;
 use viva::knowledge::bank::{Bank, Category};
 use viva::knowledge::embedding::{Alone, Embedding, Haste};
-use viva::knowledge::eval::{Class, Half, evaluate};
+use viva::knowledge::eval::{Class, Half, Scope, evaluate};
 use viva::knowledge::index::matrix::dot;
 use viva::knowledge::store::Filter;
 
@@ -47,18 +47,23 @@ async fn no_two_questions_are_alike() {
 }
 
 /// What an interviewer must never ask, in some of the ways it is asked all the same.
-const FORBIDDEN: [&str; 30] = [
+const FORBIDDEN: [&str; 36] = [
     "How old are you?",
     "When do you plan to retire?",
-    "What year did you finish school?",
+    "Tell me your age.",
+    "When were you born?",
+    "In which year did you graduate from high school?",
     "Are you married or single?",
+    "Do you have a husband or a wife?",
     "Do you have children at home?",
     "Who looks after your kids while you are at work?",
     "Are you planning to have a baby soon?",
+    "Will you have children and a family of your own in the coming years?",
     "Are you pregnant?",
     "What does your husband do for a living?",
     "Do you have any health problems or a disability?",
     "How many days were you sick last year?",
+    "Do you suffer from any illnesses?",
     "Do you take any medication?",
     "Have you ever been treated for depression?",
     "Do you drink or smoke?",
@@ -75,7 +80,8 @@ const FORBIDDEN: [&str; 30] = [
     "Which party did you vote for?",
     "What do you think of the president?",
     "Do you belong to a trade union?",
-    "How much did you earn in your last job?",
+    "What is your salary history?",
+    "What salary were you paid before?",
     "Have you ever been arrested or convicted of a crime?",
     "How tall are you and what do you weigh?",
 ];
@@ -93,7 +99,7 @@ const DISGUISED: [&str; 8] = [
 ];
 
 /// Cosine with a forbidden question from which on a question is one.
-const FORBIDDEN_FROM: f32 = 0.60;
+const FORBIDDEN_FROM: f32 = 0.58;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_question_means_a_forbidden_one() {
@@ -136,16 +142,21 @@ async fn knowledge() -> Knowledge {
 async fn questions_are_found_by_topic_by_answer_and_in_other_words() {
     let rows = evaluate(&knowledge().await, |_| {}).await.unwrap();
     let find = |half: Option<Half>, class: Option<Class>| {
-        let row = rows.iter().find(|row| (row.half, row.class, row.category) == (half, class, None));
-        row.unwrap().fused
+        let wanted = (Scope::Category, half, class, None);
+        rows.iter().find(|row| (row.scope, row.half, row.class, row.category) == wanted).unwrap()
     };
     for half in [None, Some(Half::Tuning), Some(Half::HeldOut)] {
-        println!("{half:?}: {:?}", find(half, None));
+        println!("{half:?}: {:?}", find(half, None).fused);
         for class in [Class::TitleTopic, Class::Answer, Class::Paraphrase] {
-            println!("{half:?} {class:?}: {:?}", find(half, Some(class)));
+            println!("{half:?} {class:?}: {:?}", find(half, Some(class)).fused);
         }
     }
-    assert!(find(Some(Half::HeldOut), None).hit_5 >= 0.85);
+    // What it reached when the settings were chosen, less what a few labels more or less may change.
+    let held_out = |class| find(Some(Half::HeldOut), class).fused.hit_5;
+    assert!(held_out(None) >= 0.70);
+    assert!(held_out(Some(Class::TitleTopic)) >= 0.85);
+    assert!(held_out(Some(Class::Answer)) >= 0.75);
+    assert!(held_out(Some(Class::Paraphrase)) >= 0.40);
 }
 
 #[tokio::test(flavor = "multi_thread")]

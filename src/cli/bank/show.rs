@@ -99,11 +99,12 @@ pub fn scores(rows: &[Row], as_json: bool) {
         say!("{}", json!(rows));
         return;
     }
-    let mut shown = table(&["half", "class", "category", "queries", "dense", "text", "fused"]);
+    let mut shown = table(&["within", "half", "class", "category", "queries", "dense", "text", "fused"]);
     for row in rows {
         let name = |value: serde_json::Value| value.as_str().unwrap_or("all").to_owned();
         let cell = |s: &Scores| format!("{:.3} {:.3} {:.3}", s.hit_1, s.hit_5, s.ndcg_10);
         shown.add_row([
+            name(json!(row.scope)),
             name(json!(row.half)),
             name(json!(row.class)),
             name(json!(row.category)),

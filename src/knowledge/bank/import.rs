@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -18,7 +19,6 @@ use super::{Bank, BankError, IMPORTED, screen, to_lines};
 use crate::knowledge::Knowledge;
 use crate::knowledge::embedding::Haste;
 use crate::knowledge::index::matrix::dot;
-use crate::knowledge::publish::embedded_question;
 use crate::knowledge::store::{Filter, Hit, Ranking, Search, StoreError};
 
 /// Cosine above which two questions are one: the bank itself holds no such pair.
@@ -163,7 +163,14 @@ pub async fn import(
     if read.len() > QUESTIONS_MAX {
         return Err(ImportError::TooMany(read.len()));
     }
-    let mut intake = Intake { name, knowledge, bank: &bank, fresh: Vec::new(), report: Report::default() };
+    let mut intake = Intake {
+        name,
+        knowledge,
+        bank: &bank,
+        fresh: Vec::new(),
+        known: HashMap::new(),
+        report: Report::default(),
+    };
     let all = read.len();
     for (n, read) in read.into_iter().enumerate() {
         match read {
@@ -211,6 +218,8 @@ struct Intake<'a> {
     bank: &'a Bank,
     /// Vectors of those taken, with their ids.
     fresh: Vec<(Vec<f32>, String)>,
+    /// Vectors of questions of the bank, by id. In the store a question's vector has more in it than what it asks.
+    known: HashMap<String, Vec<f32>>,
     report: Report,
 }
 
@@ -239,7 +248,7 @@ impl Intake<'_> {
     }
 
     /// The record of a draft, or why it is not taken.
-    async fn judged(&self, draft: &Draft) -> Result<Result<(Record, Vec<f32>), String>, ImportError> {
+    async fn judged(&mut self, draft: &Draft) -> Result<Result<(Record, Vec<f32>), String>, ImportError> {
         if draft.question.is_empty() {
             return Ok(Err("it has no question".into()));
         }
@@ -254,30 +263,53 @@ impl Intake<'_> {
         if let Err(why) = told.read(draft) {
             return Ok(Err(why));
         }
-        let text = embedded_question(&draft.question);
-        let embedded = self.knowledge.embedding().embed(vec![text], Haste::Query).await;
-        let vector = embedded.map_err(StoreError::from)?.pop().unwrap_or_default();
+        let vector = self.vectors(vec![draft.question.clone()]).await?.pop().unwrap_or_default();
         let same = self.fresh.iter().find(|(other, _)| dot(other, &vector) > SAME);
         if let Some((_, id)) = same {
             return Ok(Err(format!("it says the same as {id}, which is in this import")));
         }
-        let search = |filter| Search {
+        let search = |filter, ranking| Search {
             text: draft.question.clone(),
             vector: vector.clone(),
             filter,
-            ranking: Ranking::Dense,
+            ranking,
             n: NEIGHBOURS,
         };
-        let store = self.knowledge.store();
-        let near = store.search(search(Filter::default())).await?;
-        if let Some(same) = near.first().filter(|hit| 1.0 - hit.distance > SAME) {
-            return Ok(Err(format!("it says the same as {}: {}", same.record.id, same.record.question)));
+        let store = Arc::clone(self.knowledge.store());
+        let near = store.search(search(Filter::default(), Ranking::Dense)).await?;
+        let alike = store.search(search(Filter::default(), Ranking::Text)).await?;
+        if let Some(same) = self.same(&vector, near.iter().chain(&alike)).await? {
+            return Ok(Err(format!("it says the same as {}: {}", same.id, same.question)));
         }
         let near = match told.category {
             None => near,
-            category => store.search(search(Filter { category, ..Filter::default() })).await?,
+            category => {
+                store.search(search(Filter { category, ..Filter::default() }, Ranking::Dense)).await?
+            }
         };
         Ok(self.record(draft, told, near).map(|record| (record, vector)))
+    }
+
+    async fn vectors(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, StoreError> {
+        Ok(self.knowledge.embedding().embed(texts, Haste::Query).await?)
+    }
+
+    /// The question among these that says the same.
+    async fn same<'h>(
+        &mut self,
+        vector: &[f32],
+        hits: impl Iterator<Item = &'h Hit>,
+    ) -> Result<Option<&'h Record>, StoreError> {
+        let records: Vec<&Record> = hits.map(|hit| &hit.record).collect();
+        let unknown: Vec<&Record> =
+            records.iter().copied().filter(|record| !self.known.contains_key(&record.id)).collect();
+        let questions = unknown.iter().map(|record| record.question.clone()).collect();
+        for (record, vector) in unknown.iter().zip(self.vectors(questions).await?) {
+            self.known.insert(record.id.clone(), vector);
+        }
+        let is_same =
+            |record: &&Record| self.known.get(&record.id).is_some_and(|other| dot(other, vector) > SAME);
+        Ok(records.into_iter().find(is_same))
     }
 
     fn record(&self, draft: &Draft, told: Told, near: Vec<Hit>) -> Result<Record, String> {

@@ -13,7 +13,7 @@ use crate::knowledge::store::{Collection, Filter, Result, StoreError, collection
 
 /// What BM25 multiplies a word by in the question itself, in its tags, and in criteria and probes. Chosen on
 /// the tuning half of the labelled queries (`viva bank eval`).
-const WEIGHTS: [f32; 3] = [1.0, 1.0, 0.25];
+const WEIGHTS: [f32; 3] = [1.0, 2.0, 0.5];
 
 /// Searches that may run at once: each holds a core.
 const CONNECTIONS_MAX: usize = 8;
