@@ -110,13 +110,16 @@ async fn a_client_can_cut_our_voice_and_is_told_what_is_not_for_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_too_long_for_the_channel_are_refused_by_name() {
-    let server = Server::start().await;
+    // The model has room for more than the channel.
+    let spec = SessionSpec { prompt_chars_max: 200_000, ..SessionSpec::default() };
+    let server = Server::with(fakes(), 8, spec).await;
     let mut caller = RtcCaller::connect(&server, "").await;
     // It fits a message on its way in, and not with everything else that is repeated on the way out.
     let long = "Be kind. ".repeat(7_190);
     let update = json!({"type": "session.update", "session": {"type": "realtime", "instructions": long}});
     let error = caller.refused(update).await;
     assert_eq!(error["param"], "session.instructions", "{error}");
+    assert!(error["message"].as_str().unwrap().contains("data channel"), "{error}");
     caller.update(json!({"type": "realtime", "instructions": "Be kind. ".repeat(1_000)})).await;
     assert_eq!(caller.turn(900).await["status"], "completed");
     server.stop().await;
