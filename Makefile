@@ -64,7 +64,6 @@ weights: build ## fetch the weights of PROFILE
 weights-test: build
 	$(VIVA) models pull --profile default --profile test
 	$(VIVA) models pull --profile quality --only embed --only asr
-	$(VIVA) bank index --profile test
 
 index: weights ## make the index of the question bank (a server makes it behind its first callers' backs)
 	$(VIVA) bank index --profile $(PROFILE)
