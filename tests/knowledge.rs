@@ -27,8 +27,8 @@ use viva::knowledge::publish::{Published, publish};
 use viva::knowledge::store::{Ranking, Search, VectorStore};
 use viva_models::EngineError;
 
-/// Numbers of a fake vector.
-const DIMENSIONS: usize = 64;
+/// Numbers of a fake vector: enough that letters of unrelated texts seldom meet in one.
+const DIMENSIONS: usize = 512;
 
 /// An embedder without weights: texts are near each other by the letters they share three by three.
 pub struct Letters(pub &'static str);

@@ -274,7 +274,7 @@ impl VectorStore for PgVector {
              dense AS (SELECT id FROM admitted ORDER BY embedding <=> $10::text::vector, id LIMIT $11),
              text AS (SELECT id, ts_rank_cd('{{0.1, 0.2, 0.3, 1.0}}', words, wanted) AS fit
                       FROM admitted, to_tsquery('english', $12) AS wanted WHERE words @@ wanted
-                      ORDER BY fit DESC, id LIMIT $13)
+                      ORDER BY fit DESC, id LIMIT $13),
              found AS (SELECT id, dense.id IS NOT NULL AS near, text.fit FROM dense FULL JOIN text USING (id))
              SELECT q.record, q.embedding <=> $10::text::vector, found.near, found.fit
              FROM found JOIN viva_questions q ON q.embedder = $1 AND q.id = found.id ORDER BY q.id"

@@ -281,12 +281,10 @@ impl Intake<'_> {
         if let Some(same) = self.same(&vector, near.iter().chain(&alike)).await? {
             return Ok(Err(format!("it says the same as {}: {}", same.id, same.question)));
         }
-        let near = match told.category {
-            None => near,
-            category => {
-                store.search(search(Filter { category, ..Filter::default() }, Ranking::Dense)).await?
-            }
-        };
+        let filter = Filter { category: told.category, ..Filter::default() };
+        let of_kind = store.search(search(filter, Ranking::Dense)).await?;
+        // A list may bring the first question of its kind.
+        let near = if of_kind.is_empty() { near } else { of_kind };
         Ok(self.record(draft, told, near).map(|record| (record, vector)))
     }
 
