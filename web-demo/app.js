@@ -229,7 +229,7 @@ class Room {
     const kept = this.place;
     if (!kept) return;
     const { startedAt, speak, record } = this;
-    park(kept, { startedAt, speak, record, lines: [...this.talk.lines.values()], turns: this.talk.turns });
+    park(kept, { startedAt, speak, record, ...this.talk.kept });
   }
 
   /**

@@ -62,11 +62,20 @@ export class Conversation {
     return [{ do: "voice", item, on }, ...this.setSounding(on)];
   }
 
-  /** Takes up what an earlier page of the same interview showed. */
-  restore({ lines, turns }) {
+  /** What an earlier page must tell a later one of the same interview. */
+  get kept() {
+    const { phase, told, activeResponse, speakingItem } = this;
+    const underWay = { phase, told, activeResponse, speakingItem, items: [...this.items] };
+    return { lines: [...this.lines.values()], turns: this.turns, underWay };
+  }
+
+  /** Takes up what an earlier page showed, and the answer that was under way: of it no second beginning is told. */
+  restore({ lines, turns, underWay }) {
     for (const line of lines) this.lines.set(line.id, line);
     this.turns = turns;
-    return lines.map(({ id }) => ({ do: "line", id }));
+    const { phase, items, ...rest } = underWay;
+    Object.assign(this, rest, { items: new Map(items) });
+    return [...lines.map(({ id }) => ({ do: "line", id })), ...this.setPhase(phase)];
   }
 
   setPhase(phase) {

@@ -291,7 +291,7 @@ async function blocked(suite, browser, url) {
   }, 2 * ANSWER_LIMIT_MS);
 
   await suite.test("the place is kept over the socket too: stepping out, and a reload in mid-answer", async () => {
-    const room = await enter(browser, url);
+    const room = await enter(browser, url, { microphone: true });
     const { page } = room;
     const type = async (words) => {
       await page.fill("#typed", words);

@@ -144,6 +144,25 @@ export async function units() {
     assert.deepEqual(talk.handle({ type: "output_audio_buffer.stopped", response_id: "unknown" })[0], { do: "voice", item: null, on: false });
   });
 
+  await suite.test("a page that comes back in mid-answer knows of the answer: whoever types over it cancels it", async () => {
+    const before = new Conversation();
+    for (const event of [{ type: "viva.state", state: "speaking" }, { type: "response.created", response: { id: "r1" } },
+      { type: "response.output_item.added", response_id: "r1", item: { id: "a1" } },
+      { type: "response.output_audio_transcript.delta", item_id: "a1", delta: "One two " },
+      { type: "response.output_audio.delta", item_id: "a1", delta: "AAAA" }]) before.handle(event);
+    const after = new Conversation();
+    after.restore(JSON.parse(JSON.stringify(before.kept)));
+    assert.equal(after.phase, "speaking");
+    after.handle({ type: "response.output_audio_transcript.delta", item_id: "a1", delta: "three." });
+    assert.deepEqual(after.transcript(), ["Viva: One two three."]);
+    const [cancel, flush] = after.say("No.");
+    assert.deepEqual([cancel.event?.type, flush], ["response.cancel", { do: "flush", item: "a1" }]);
+    const ended = new Conversation();
+    ended.restore(JSON.parse(JSON.stringify(before.kept)));
+    ended.handle({ type: "response.done", response: { id: "r1", status: "completed" } });
+    assert.notEqual(ended.say("Yes.")[0].event?.type, "response.cancel", "it ended while the page was gone");
+  });
+
   await suite.test("a place is kept as long as the server keeps it, and a broken note of it is none", async () => {
     const stored = new Map();
     globalThis.sessionStorage = { getItem: (k) => stored.get(k) ?? null, setItem: (k, v) => stored.set(k, v), removeItem: (k) => stored.delete(k) };

@@ -62,6 +62,7 @@ pub async fn call(url: &str, seed: u64, kinds: Kinds) {
             restarting.abort();
         }
         Moment::CameBack => {
+            caller.until("viva.resume").await;
             let query = format!("resume={}", caller.token());
             caller.link().leave().await;
             caller = RtcCaller::dial(url, &query, None).await.unwrap();
