@@ -202,7 +202,7 @@ async fn server(sessions: usize) -> anyhow::Result<Server> {
     let costs = Costs { asr_ms: 5, turn_ms: 1, prefill_ms: 1, step_ms: 1, tts_ms: 5 };
     let viva = Viva::start(
         engines(costs, "Thank you. What was hard about it?", &Arc::default()),
-        Limits { sessions },
+        Limits { sessions, ..Limits::default() },
     )
     .await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;

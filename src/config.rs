@@ -52,6 +52,8 @@ pub struct ServerSection {
     pub origins: Vec<String>,
     /// Sessions at once.
     pub sessions_max: usize,
+    /// How late one more session may make the others, milliseconds.
+    pub late_ms_max: u32,
     /// Longest session, seconds.
     pub session_s_max: u64,
     /// How long running sessions may go on after the server was asked to end, seconds.
@@ -65,6 +67,8 @@ impl Default for ServerSection {
             origins: Vec::new(),
             // What two cores hold in real time is less than this; admission is to refine it.
             sessions_max: 8,
+            // An answer after one second becomes one after two.
+            late_ms_max: 1_000,
             // An interview lasts one hour, a long one two.
             session_s_max: 7_200,
             // Process managers kill after 30 to 90 s.

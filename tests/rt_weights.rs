@@ -29,7 +29,10 @@ async fn start_patient(patience: f32) -> (Viva, SessionPorts) {
     config.models.profile = "test".into();
     config.turn.patience = patience;
     let spec = config.session_spec();
-    let viva = Viva::start(Chosen::of(&config).unwrap().engines(), Limits { sessions: 2 }).await.unwrap();
+    let viva =
+        Viva::start(Chosen::of(&config).unwrap().engines(), Limits { sessions: 2, ..Limits::default() })
+            .await
+            .unwrap();
     let began = Instant::now();
     while !viva.readiness().ready {
         assert!(began.elapsed() < WITHIN, "{:?}", viva.readiness());

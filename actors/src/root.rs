@@ -30,12 +30,16 @@ use crate::types::SessionId;
 pub struct Limits {
     /// Sessions at once.
     pub sessions: usize,
+    /// How late, at the 95th percentile, one more session may make the answers of those there are, milliseconds; 0
+    /// takes whoever finds a place.
+    pub late_ms_max: u32,
 }
 
 impl Default for Limits {
     /// Enough for a demonstration on two cores with small weights; a GPU carries more.
     fn default() -> Self {
-        Self { sessions: 16 }
+        // An answer after one second becomes one after two.
+        Self { sessions: 16, late_ms_max: 1_000 }
     }
 }
 
@@ -224,7 +228,7 @@ impl State {
             return Err(OpenError::Busy { retry_after_s: RETRY_BUSY_S });
         }
         let load = self.args.shared.load();
-        if load.verdict() == Verdict::Refuse {
+        if load.verdict(self.args.limits.late_ms_max) == Verdict::Refuse {
             tracing::warn!(
                 ?load,
                 late_ms = load.late_with_one_more(),

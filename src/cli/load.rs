@@ -270,7 +270,11 @@ async fn start_server(args: &LoadArgs) -> anyhow::Result<ServerProcess> {
     // Whoever sets it wants to see callers refused.
     let settings = match std::env::var_os(SESSIONS) {
         Some(_) => Vec::new(),
-        None => vec![(SESSIONS.to_owned(), args.most().to_string())],
+        // A server that refused callers would hide how it carries them.
+        None => vec![
+            (SESSIONS.to_owned(), args.most().to_string()),
+            ("VIVA_SERVER_LATE_MS_MAX".to_owned(), "0".to_owned()),
+        ],
     };
     let options = ServerOptions {
         engines,

@@ -115,7 +115,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     if let Some(folder) = spec.recordings.clone() {
         tokio::spawn(keep_sweeping(folder, spec.retention));
     }
-    let limits = Limits { sessions: config.server.sessions_max };
+    let limits = Limits { sessions: config.server.sessions_max, late_ms_max: config.server.late_ms_max };
     let viva = Viva::start(engines, limits).await.context("the engines could not be started")?;
     let offer =
         Offer { model: "viva".into(), voices: vec![voice], spec, session_s_max: config.server.session_s_max };

@@ -115,7 +115,7 @@ async fn an_engine_that_could_not_be_opened_is_tried_again() {
         true => Err(EngineError::Invalid("voice.onnx is no voice".into())),
         false => open(),
     });
-    let viva = Viva::start(engines, Limits { sessions: 2 }).await.unwrap();
+    let viva = Viva::start(engines, Limits { sessions: 2, ..Limits::default() }).await.unwrap();
     let voice = || viva.readiness().engines.into_iter().find(|e| e.kind == "tts").unwrap();
     let until = async |what: &str, within: u64, is: &dyn Fn() -> bool| {
         let end = Instant::now() + Duration::from_secs(within);

@@ -18,7 +18,7 @@ async fn start() -> Viva {
     let spec = spec();
     let mut engines = testkit::engines(Costs::FREE, "Well.", &Arc::default());
     engines.embed = Some(Arc::new(move || open_embed(&spec)));
-    Viva::start(engines, Limits { sessions: 1 }).await.unwrap()
+    Viva::start(engines, Limits { sessions: 1, ..Limits::default() }).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,9 +60,12 @@ async fn a_scheduler_that_dies_costs_one_attempt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_an_embedder_says_so() {
-    let viva = Viva::start(testkit::engines(Costs::FREE, "Well.", &Arc::default()), Limits { sessions: 1 })
-        .await
-        .unwrap();
+    let viva = Viva::start(
+        testkit::engines(Costs::FREE, "Well.", &Arc::default()),
+        Limits { sessions: 1, ..Limits::default() },
+    )
+    .await
+    .unwrap();
     let scheduled = Scheduled::new(viva, "minilm-int8".into());
     let error = scheduled.embed(vec!["x".into()], Haste::Query).await.unwrap_err().to_string();
     assert!(error.contains("no embed engine is configured"), "{error}");

@@ -17,7 +17,8 @@ const AT_ONCE: usize = 16;
 
 /// The server's limit: room for callers whose sessions are about to end. Sixteen at once come some thirty times a
 /// second, and half of them leave their place to be kept for these two seconds.
-pub const CONFIG: &str = "[server]\nsessions_max = 96\n[log]\nlevel = 'warn'\n[webrtc]\nresume_s = 2\n";
+pub const CONFIG: &str =
+    "[server]\nsessions_max = 96\nlate_ms_max = 0\n[log]\nlevel = 'warn'\n[webrtc]\nresume_s = 2\n";
 
 /// How they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -85,7 +85,7 @@ impl Server {
         webrtc: WebRtcSection,
         network: Option<Impairment>,
     ) -> Self {
-        let viva = Viva::start(engines, Limits { sessions }).await.unwrap();
+        let viva = Viva::start(engines, Limits { sessions, ..Limits::default() }).await.unwrap();
         // On the family that the lines are on.
         let ip = webrtc.listen.first().map_or([127, 0, 0, 1].into(), SocketAddr::ip);
         let listener = TcpListener::bind((ip, 0)).await.unwrap();

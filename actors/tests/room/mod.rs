@@ -28,7 +28,7 @@ impl Room {
     }
 
     pub async fn with(engines: Engines, faults: Arc<Faults>, sessions: usize) -> Self {
-        let viva = Viva::start(engines, Limits { sessions }).await.unwrap();
+        let viva = Viva::start(engines, Limits { sessions, ..Limits::default() }).await.unwrap();
         let started = Instant::now();
         while !viva.readiness().ready {
             assert!(started.elapsed() < LIMIT, "the engines never came up");
