@@ -1,6 +1,6 @@
 //! Calls over WebRTC that are left in any state.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -8,6 +8,10 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::rtc::RtcCaller;
+use viva::client::ClientError;
+
+/// A seat is free again 22 s after its caller was last heard of.
+const SEATED_WITHIN: Duration = Duration::from_secs(60);
 
 /// How far a call has come when it is left.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +35,19 @@ pub enum Kinds {
     All,
 }
 
+/// Calls, and calls again when all seats are taken: those who were just gone keep theirs until they are missed.
+async fn dial(url: &str) -> RtcCaller {
+    let until = Instant::now() + SEATED_WITHIN;
+    loop {
+        match RtcCaller::dial(url, "", None).await {
+            Err(ClientError::Refused { status: 503, .. }) if Instant::now() < until => {
+                sleep(Duration::from_millis(500)).await;
+            }
+            called => return called.unwrap(),
+        }
+    }
+}
+
 /// One call to this server, left somewhere.
 pub async fn call(url: &str, seed: u64, kinds: Kinds) {
     let mut rng = StdRng::seed_from_u64(seed);
@@ -44,7 +61,7 @@ pub async fn call(url: &str, seed: u64, kinds: Kinds) {
         _ if kinds == Kinds::All => Moment::Dead,
         _ => Moment::Connected,
     };
-    let mut caller = RtcCaller::dial(url, "", None).await.unwrap();
+    let mut caller = dial(url).await;
     let ms = rng.random_range(0..25) * 20;
     match moment {
         Moment::Connected => {}
