@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use viva_actors::gpu::policy::{Candidate, PrefillBudget, Room, SeqView, grant, plan_step};
+use viva_actors::gpu::policy::{Candidate, PrefillBudget, SeqView, grant, plan_step};
 use viva_actors::lane::Lane;
 use viva_actors::turn::{Input, TurnConfig, TurnMachine};
 use viva_actors::types::MediaTime;
@@ -174,9 +174,8 @@ fn policy(c: &mut Criterion) {
         cores,
     });
     let candidates: Vec<Candidate> = candidates.collect();
-    let room = Room { free: 2, total: 2, lean: false };
     group.bench_function("grant, 6 engines with work", |b| {
-        b.iter_batched_ref(|| candidates.clone(), |all| grant(all, room), BatchSize::SmallInput);
+        b.iter_batched_ref(|| candidates.clone(), |all| grant(all, 2, 2), BatchSize::SmallInput);
     });
     // Every fourth brings a prompt, every fifth may be for nothing.
     let view = |seq: u32| SeqView {

@@ -2,10 +2,14 @@
 //! decided again.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../models/tests/engines/mod.rs"]
+mod engines;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use engines::{kill_9, plain, word_errors};
 use viva::config::Config;
 use viva::engines::Chosen;
 use viva_actors::event::{LogEntry, Outcome, SessionEvent, replay};
@@ -171,7 +175,7 @@ fn kill_at_work(pid: u32) -> std::thread::JoinHandle<()> {
             assert!(began.elapsed() < WITHIN, "it never worked");
             std::thread::sleep(Duration::from_millis(2));
         }
-        assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+        kill_9(pid);
     })
 }
 
@@ -207,29 +211,6 @@ async fn an_engine_that_is_killed_at_work_costs_time_and_nothing_else() {
     }
 }
 
-/// Lower-case words without punctuation.
-fn plain(text: &str) -> Vec<String> {
-    text.to_lowercase()
-        .split_whitespace()
-        .map(|w| w.chars().filter(|c| c.is_alphanumeric()).collect::<String>())
-        .filter(|w| !w.is_empty())
-        .collect()
-}
-
-/// Words to change, add or remove.
-fn word_errors(said: &[String], heard: &[String]) -> usize {
-    let mut row: Vec<usize> = (0..=heard.len()).collect();
-    for (i, a) in said.iter().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in heard.iter().enumerate() {
-            let change = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[heard.len()]
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_answer_with_pauses_is_one_turn_and_all_of_it_is_heard() {
     let data: toml::Table =
@@ -259,8 +240,8 @@ async fn a_long_answer_with_pauses_is_one_turn_and_all_of_it_is_heard() {
         .collect();
     assert_eq!(turns.len(), 1, "{turns:#?}");
     let frozen = caller.seen.iter().filter(|e| matches!(e, SessionEvent::CallerWords { .. })).count();
+    let errors = word_errors(said, turns[0]);
     let (said, heard) = (plain(said), plain(turns[0]));
-    let errors = word_errors(&said, &heard);
     println!("{errors} word errors in {}, {frozen} pieces told: {}", said.len(), turns[0]);
     let repeated = heard.windows(6).enumerate().find(|(i, six)| heard[i + 1..].windows(6).any(|w| w == *six));
     assert_eq!(repeated, None, "nothing is said twice");

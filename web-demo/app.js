@@ -496,6 +496,7 @@ Object.defineProperty(window, "vivaStats", {
     peak: Math.max(room.audio.stats.peak, room.meters.output.peak),
     droppedChunks: room.call?.droppedChunks ?? 0,
     phase: room.talk.phase,
+    sounding: room.talk.sounding,
     via: room.call?.via ?? null,
     figures: room.quality.figures,
   }),

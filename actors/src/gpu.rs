@@ -37,7 +37,7 @@ use crate::metrics as m;
 use binding::{Serves, Want};
 use device::{LinkStatus, Opener};
 use load::{Load, Meter};
-use policy::{Candidate, Room};
+use policy::Candidate;
 use queue::{Done, Kind, Link};
 use sequences::Outcome;
 use work::{Job, Stake, Work};
@@ -247,7 +247,6 @@ pub struct GpuState {
     free: u32,
     meter: Meter,
     shared: Shared,
-    lean: bool,
     spoken: Option<Arc<Spoken>>,
 }
 
@@ -355,7 +354,6 @@ impl Actor for Gpu {
             free: total,
             meter: Meter::new(total),
             shared,
-            lean: false,
             spoken: engines.spoken,
         })
     }
@@ -479,7 +477,6 @@ impl GpuState {
         self.meter.sessions(sequences::micros(now), seen);
         let load = self.meter.load(sequences::micros(now));
         self.shared.seen().load = load;
-        self.lean = load.lean();
         metrics::gauge!(m::DEVICE_LOAD, "kind" => "certain").set(load.certain / load.cores);
         metrics::gauge!(m::DEVICE_LOAD, "kind" => "ahead").set(load.ahead / load.cores);
         metrics::gauge!(m::DEVICE_LATE_MS).set(load.late_ms);
@@ -544,8 +541,7 @@ impl GpuState {
                 cores: writer.cores,
             });
         }
-        let room = Room { free: self.free, total: self.total, lean: self.lean };
-        for granted in policy::grant(&mut candidates, room) {
+        for granted in policy::grant(&mut candidates, self.free, self.total) {
             let held = match granted.checked_sub(links) {
                 Some(writer) => self.writers[writer].start(self.total),
                 None => self.links[granted].start(self.total),

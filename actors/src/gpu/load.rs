@@ -18,17 +18,9 @@ const LATE_ENOUGH: usize = 20;
 /// Session-seconds after which their cost is measured and no longer assumed.
 const SESSION_SECONDS_ENOUGH: f64 = 40.0;
 
-/// Share of the cores from which on work that nobody waits for yet is left undone. Not before: it only ever gets what
-/// nobody else waits for, and a draft that begins when the turn is decided comes 300 ms later; from 0.65 on, two
-/// simulated cores carried 9 callers instead of 12 (`viva sim`).
-const LEAN_FROM: f64 = 0.82;
-
 /// Share of the cores that sessions may take: beyond, any unevenness becomes a queue that does not drain. In a
 /// queue with one server the wait doubles between 0.8 and 0.9.
 const FULL_FROM: f64 = 0.85;
-
-/// Late by so much at the 95th percentile, work that nobody waits for is left undone.
-const LEAN_LATE_MS: f64 = 800.0;
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -77,8 +69,6 @@ pub struct Load {
 pub enum Verdict {
     /// There is room.
     Admit,
-    /// There is room if nothing is done on suspicion.
-    AdmitLean,
     /// It would make the others late.
     Refuse,
 }
@@ -182,11 +172,6 @@ impl Load {
             + self.demand * sessions.saturating_sub(self.sessions) as f64
     }
 
-    /// Whether work that nobody waits for yet should be left undone.
-    pub fn lean(&self) -> bool {
-        self.expected(self.sessions) >= LEAN_FROM * self.cores || self.late_ms >= LEAN_LATE_MS
-    }
-
     /// How late certain work would be done with one session more, 95th percentile, milliseconds. What waits in a
     /// queue grows as the room that is left shrinks.
     pub fn late_with_one_more(&self) -> f64 {
@@ -204,11 +189,7 @@ impl Load {
         if expected > FULL_FROM * self.cores || late > f64::from(late_ms_max) {
             return Verdict::Refuse;
         }
-        if expected >= LEAN_FROM * self.cores || late >= LEAN_LATE_MS {
-            Verdict::AdmitLean
-        } else {
-            Verdict::Admit
-        }
+        Verdict::Admit
     }
 }
 
@@ -244,9 +225,9 @@ mod tests {
     }
 
     #[test]
-    fn one_more_is_taken_leanly_taken_or_refused_by_what_it_would_take() {
+    fn one_more_is_taken_or_refused_by_what_it_would_take() {
         let verdicts: Vec<Verdict> = (0..9).map(|n| after_a_minute(2, n, 0.0).verdict(1_000)).collect();
-        // 1.64 of two cores is lean, 1.7 is full: eight sessions take 1.6, nine 1.8.
+        // 1.7 of two cores is full: eight sessions take 1.6, nine 1.8.
         let expect = |n: usize| if n < 8 { Verdict::Admit } else { Verdict::Refuse };
         for (n, verdict) in verdicts.into_iter().enumerate() {
             assert_eq!(verdict, expect(n), "beside {n}");
@@ -258,10 +239,11 @@ mod tests {
         let load = after_a_minute(2, 5, 700.0);
         assert!(load.late_with_one_more() > 850.0 && load.late_with_one_more() < 1_100.0, "{load:?}");
         assert_eq!(after_a_minute(2, 5, 900.0).verdict(1_000), Verdict::Refuse);
-        assert!(!load.lean());
-        let late = after_a_minute(2, 5, 900.0);
-        assert!(late.lean());
-        assert_eq!(late.verdict(0), Verdict::Admit, "who wants everybody gets everybody");
+        assert_eq!(
+            after_a_minute(2, 5, 900.0).verdict(0),
+            Verdict::Admit,
+            "who wants everybody gets everybody"
+        );
     }
 
     #[test]

@@ -71,31 +71,16 @@ impl Candidate {
     }
 }
 
-/// What the device has to give.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    /// Cores nobody works on.
-    pub free: u32,
-    /// Cores there are.
-    pub total: u32,
-    /// There is so much to do that nothing is done on suspicion.
-    pub lean: bool,
-}
-
 /// Which candidates start now, most urgent first. An engine that wants more cores than the device has
 /// runs when the device is idle. The most urgent one that does not fit holds back those behind it
 /// (else small work would starve it), except what occupies no core. Work on suspicion only gets what
 /// nobody else waits for.
-pub fn grant(candidates: &mut [Candidate], room: Room) -> Vec<usize> {
+pub fn grant(candidates: &mut [Candidate], mut free: u32, total: u32) -> Vec<usize> {
     candidates.sort_by_key(|c| (c.speculative, c.latest_start_us(), c.link));
-    let mut free = room.free;
     let mut blocked = false;
     let mut granted = Vec::new();
     for c in candidates.iter() {
-        if c.speculative && room.lean {
-            break;
-        }
-        let need = c.cores.min(room.total);
+        let need = c.cores.min(total);
         if need == 0 {
             granted.push(c.link);
         } else if !blocked && need <= free {
@@ -158,32 +143,20 @@ mod tests {
         Candidate { link, deadline_us, cost_us: 0, speculative, cores }
     }
 
-    fn room(free: u32, total: u32) -> Room {
-        Room { free, total, lean: false }
-    }
-
     /// What is known of no cost.
     const BUDGET: PrefillBudget = PrefillBudget { alone: PREFILL_ALONE, beside: PREFILL_BESIDE_DECODE };
 
     #[test]
     fn least_slack_first_and_speculation_last() {
         let mut c = [candidate(0, 10, true, 1), candidate(1, 30, false, 1), candidate(2, 20, false, 1)];
-        assert_eq!(grant(&mut c, room(2, 2)), [2, 1]);
+        assert_eq!(grant(&mut c, 2, 2), [2, 1]);
     }
 
     #[test]
     fn what_takes_long_begins_before_what_is_due_a_little_sooner() {
         let long = Candidate { cost_us: 50, ..candidate(0, 100, false, 1) };
         let short = Candidate { cost_us: 5, ..candidate(1, 80, false, 1) };
-        assert_eq!(grant(&mut [short, long], room(1, 2)), [0]);
-    }
-
-    #[test]
-    fn nothing_is_done_on_suspicion_while_there_is_too_much_to_do() {
-        let mut c = [candidate(0, 10, true, 1), candidate(1, 30, false, 1)];
-        let lean = Room { free: 2, total: 2, lean: true };
-        assert_eq!(grant(&mut c, lean), [1]);
-        assert_eq!(grant(&mut c, room(2, 2)), [1, 0]);
+        assert_eq!(grant(&mut [short, long], 1, 2), [0]);
     }
 
     #[test]
@@ -198,14 +171,14 @@ mod tests {
     #[test]
     fn big_work_is_not_starved_by_small() {
         let mut c = [candidate(0, 10, false, 2), candidate(1, 20, false, 1), candidate(2, 30, false, 0)];
-        assert_eq!(grant(&mut c, room(1, 2)), [2]);
-        assert_eq!(grant(&mut c, room(2, 2)), [0, 2]);
+        assert_eq!(grant(&mut c, 1, 2), [2]);
+        assert_eq!(grant(&mut c, 2, 2), [0, 2]);
     }
 
     #[test]
     fn an_engine_wider_than_the_device_runs_when_it_is_idle() {
-        assert_eq!(grant(&mut [candidate(0, 1, false, 8)], room(2, 2)), [0]);
-        assert!(grant(&mut [candidate(0, 1, false, 8)], room(1, 2)).is_empty());
+        assert_eq!(grant(&mut [candidate(0, 1, false, 8)], 2, 2), [0]);
+        assert!(grant(&mut [candidate(0, 1, false, 8)], 1, 2).is_empty());
     }
 
     fn view(seq: u32, left: u32, deadline_us: u64) -> SeqView {
@@ -281,7 +254,7 @@ mod tests {
                 }
             }
             let work = !candidates.is_empty();
-            let granted = grant(&mut candidates, room(total - used.min(total), total));
+            let granted = grant(&mut candidates, total - used.min(total), total);
             assert!(!work || used > 0 || !granted.is_empty(), "idle with work at {now}");
             for engine in granted {
                 let head = heads[engine].expect("a candidate has a head");
@@ -331,7 +304,7 @@ mod tests {
             let total = 4;
             let free = free.min(total);
             let mut c: Vec<_> = all.iter().enumerate().map(|(i, &(d, s, n))| candidate(i, d, s, n)).collect();
-            let granted = grant(&mut c, room(free, total));
+            let granted = grant(&mut c, free, total);
             let used: u32 = granted.iter().map(|&g| all[g].2).sum();
             prop_assert!(used <= free);
             if free == total {

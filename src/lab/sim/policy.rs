@@ -4,7 +4,7 @@
 //! deadlines, so that a change there is a change of this file alone.
 
 use serde::Serialize;
-use viva_actors::gpu::policy::{self, Candidate, PrefillBudget, Room, SeqView};
+use viva_actors::gpu::policy::{self, Candidate, PrefillBudget, SeqView};
 use viva_models::SeqId;
 
 /// When work is due after it was ordered, milliseconds: `DUE_MS` and its like in `vad.rs`, `asr.rs`, `llm.rs` and
@@ -87,7 +87,7 @@ pub struct Step {
 
 impl Policy {
     /// Which engines start. `free` of `total` tokens are not held; `busy` engines work.
-    pub fn grant(self, ready: &mut [Ready], free: u32, total: u32, busy: usize, lean: bool) -> Vec<usize> {
+    pub fn grant(self, ready: &mut [Ready], free: u32, total: u32, busy: usize) -> Vec<usize> {
         match self {
             Self::Viva => {
                 let candidate = |r: &Ready| Candidate {
@@ -98,7 +98,7 @@ impl Policy {
                     cores: r.tokens,
                 };
                 let mut candidates: Vec<Candidate> = ready.iter().map(candidate).collect();
-                policy::grant(&mut candidates, Room { free, total, lean })
+                policy::grant(&mut candidates, free, total)
             }
             // What needs no token is no call to an engine that anybody would queue for: the speech detector runs
             // beside everything in naive servers, too.
@@ -155,13 +155,9 @@ mod tests {
             tokens: 1,
         };
         let all = [ready(2, 5, 100), ready(3, 9, 10), ready(super::super::world::VAD, 9, 9)];
-        assert_eq!(Policy::Fifo.grant(&mut all.clone(), 8, 8, 0, false), [super::super::world::VAD, 2]);
-        assert_eq!(Policy::Fifo.grant(&mut all.clone(), 8, 8, 1, false), [super::super::world::VAD]);
-        assert_eq!(
-            Policy::Viva.grant(&mut all.clone(), 8, 8, 1, false)[1],
-            3,
-            "the scheduler looks at what is due"
-        );
+        assert_eq!(Policy::Fifo.grant(&mut all.clone(), 8, 8, 0), [super::super::world::VAD, 2]);
+        assert_eq!(Policy::Fifo.grant(&mut all.clone(), 8, 8, 1), [super::super::world::VAD]);
+        assert_eq!(Policy::Viva.grant(&mut all.clone(), 8, 8, 1)[1], 3, "the scheduler looks at what is due");
     }
 
     #[test]

@@ -7,7 +7,6 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use viva_actors::gpu::load::Meter;
 use viva_actors::types::Epoch;
 
 use super::machine::{Jobs, Machine, Unit};
@@ -53,15 +52,7 @@ struct Call {
     width: f64,
     on: Unit,
     tokens: u32,
-    /// Somebody waits for it.
-    certain: bool,
-    /// When its most urgent job is due; for a step of the language model when it began.
-    due_us: u64,
-    began_us: u64,
 }
-
-/// How often the scheduler looks at its load, microseconds (`LOOK_EVERY` in `gpu.rs`).
-const LOOK_US: u64 = 1_000_000;
 
 /// What an engine did.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -99,10 +90,6 @@ pub struct World<'a> {
     texts: Texts,
     calls: Vec<Call>,
     free: u32,
-    /// What the server's own scheduler knows of its load.
-    meter: Meter,
-    looked_us: u64,
-    lean: bool,
     /// What each engine did.
     pub uses: [Use; LINKS],
     /// Events handled.
@@ -124,9 +111,6 @@ impl<'a> World<'a> {
             texts: Texts::new(machine.llm.sequences, machine.llm.cache_tokens),
             calls: Vec::new(),
             free: machine.tokens,
-            meter: Meter::new(machine.tokens),
-            looked_us: 0,
-            lean: false,
             uses: [Use::default(); LINKS],
             handled: 0,
             io: Io::default(),
@@ -266,7 +250,6 @@ impl<'a> World<'a> {
         while let Some(at) = self.calls.iter().position(|call| call.left_us < 0.5) {
             let call = self.calls.remove(at);
             self.free += call.tokens;
-            self.metered(&call);
             if call.link == LLM {
                 self.stepped();
                 continue;
@@ -275,25 +258,6 @@ impl<'a> World<'a> {
                 self.answer(call.link, job);
             }
         }
-    }
-
-    /// Tells the meter what the scheduler would tell it.
-    fn metered(&mut self, call: &Call) {
-        let took = self.now - call.began_us;
-        self.meter.worked(self.now, took, call.tokens.max(1), call.certain);
-        if call.certain && !matches!(call.link, VAD | LLM) {
-            self.meter.finished(self.now.saturating_sub(call.due_us) as f64 / 1e3);
-        }
-    }
-
-    /// Looks at the load as often as the scheduler does.
-    fn look(&mut self) {
-        if self.now < self.looked_us + LOOK_US {
-            return;
-        }
-        self.looked_us = self.now;
-        self.meter.sessions(self.now, self.sessions.len());
-        self.lean = self.policy == Policy::Viva && self.meter.load(self.now).lean();
     }
 
     fn answer(&mut self, link: usize, job: Job) {
@@ -337,7 +301,6 @@ impl<'a> World<'a> {
 
     /// Starts whatever may start now.
     fn dispatch(&mut self) {
-        self.look();
         let mut ready = Vec::with_capacity(LINKS);
         let mut heads = [0; LINKS];
         for (link, place) in heads.iter_mut().enumerate().take(LLM) {
@@ -362,13 +325,8 @@ impl<'a> World<'a> {
             return;
         }
         let busy = self.calls.iter().filter(|call| call.link != VAD).count();
-        let mut certain = [true; LINKS];
-        for head in &ready {
-            certain[head.link] = !head.speculative;
-        }
-        for link in self.policy.grant(&mut ready, self.free, self.machine.tokens, busy, self.lean) {
-            let certain = certain[link];
-            if link == LLM { self.start_step(certain) } else { self.start(link, heads[link], certain) }
+        for link in self.policy.grant(&mut ready, self.free, self.machine.tokens, busy) {
+            if link == LLM { self.start_step() } else { self.start(link, heads[link]) }
         }
     }
 
@@ -408,7 +366,7 @@ impl<'a> World<'a> {
         Some((at, ready))
     }
 
-    fn start(&mut self, link: usize, at: usize, certain: bool) {
+    fn start(&mut self, link: usize, at: usize) {
         let engine = self.jobs_of(link);
         let most = if self.policy == Policy::Fifo { 1 } else { engine.batch_max.min(BATCH_MAX) };
         let jobs: Vec<Job> = match most {
@@ -418,7 +376,6 @@ impl<'a> World<'a> {
                 self.queues[link].drain(..count).collect()
             }
         };
-        let due_us = jobs.iter().map(|job| job.due_us).min().unwrap_or(self.now);
         let each: f64 = jobs.iter().map(|job| engine.job_ms.at(size(job))).sum();
         let ms = engine.call_ms.at(jobs.len() as f64) + each;
         let queued = jobs.iter().map(|job| self.now - job.asked_us).sum();
@@ -431,16 +388,13 @@ impl<'a> World<'a> {
                 width: engine.width,
                 on: engine.on,
                 tokens: engine.tokens,
-                certain,
-                due_us,
-                began_us: self.now,
             },
             count,
             queued,
         );
     }
 
-    fn start_step(&mut self, certain: bool) {
+    fn start_step(&mut self) {
         let llm = &self.machine.llm;
         // What a long prompt's token costs, as the server learns it.
         let token_us = (llm.prefill_ms.at(128.0) / 128.0 * 1e3) as u64;
@@ -462,9 +416,6 @@ impl<'a> World<'a> {
             width,
             on: llm.on,
             tokens: llm.tokens,
-            certain,
-            due_us: self.now,
-            began_us: self.now,
         };
         self.begin(call, step.sequences, step.queued_us);
     }
