@@ -73,10 +73,11 @@ lint: crates ## formatting and lints, as the tests demand them
 	cargo clippy --release --locked --all-targets -- -D warnings
 	cargo clippy --release --locked $(ENGINES) -- -D warnings
 
-soak: setup-test engines build ## the long tests (10 minutes): a thousand sessions, an hour of talk, damaged events, more random cases
+soak: setup-test engines build ## the long tests (10 minutes): a thousand sessions and calls, an hour of talk, damaged events, more random cases
 	cargo clippy --release --locked -p viva --features soak --test soak -- -D warnings
-	cargo test --release --locked -p viva --features soak --test soak -- --nocapture --test-threads=1
+	cargo test --release --locked -p viva --features soak --test soak --test webrtc_leaks -- --nocapture --test-threads=1
 	PROPTEST_CASES=1000000 cargo test --release --locked -p viva-actors --lib
+	PROPTEST_CASES=200000 cargo test --release --locked -p viva --lib edge::webrtc
 
 bench: setup-test engines build weights-test ## measure on this machine; results under benches/runs
 	cargo bench --locked

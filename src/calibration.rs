@@ -58,9 +58,10 @@ pub struct Tried {
     pub cpu_ms: f64,
 }
 
-/// How much quicker the next number of threads must be to be worth its cores. Where sessions share a device, a core
-/// that gains a tenth here is a core that serves nobody else.
-const WORTH: f64 = 1.25;
+/// How much quicker twice the threads must be to be worth their cores: a core that gains little here is a core that
+/// serves nobody else. At 1.25, decoding took both cores of two for a fifth less time, and six callers waited 2.2 s
+/// in place of 0.8 (`benches/runs/2026-11-24-calibration`).
+const WORTH: f64 = 1.5;
 
 /// The fewest threads of which more would not be worth it. The tries come in rising numbers of threads.
 pub fn choose(tried: &[Tried]) -> u32 {
@@ -129,6 +130,7 @@ fn key(config: &Config) -> String {
     hash.update(&config.models.profile);
     hash.update(toml::to_string(&config.engines).unwrap_or_default());
     hash.update(config.machine.cores.to_le_bytes());
+    hash.update(WORTH.to_le_bytes());
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -149,6 +151,11 @@ mod tests {
             choose(&tries(&[(1, 84.0), (2, 80.0), (4, 20.0)])),
             1,
             "what gains nothing is not gone past"
+        );
+        assert_eq!(
+            choose(&tries(&[(1, 7.2), (2, 5.7)])),
+            1,
+            "a fifth less time is not worth twice the cores"
         );
         assert_eq!(choose(&tries(&[(1, 12.0), (2, 21.0)])), 1);
         assert_eq!(choose(&[]), 1);

@@ -17,5 +17,5 @@ use support::churn;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_short_sessions_leave_nothing() {
-    churn::leaves_nothing(churn::Over::WebSocket, churn::WARM_UP, 200).await;
+    churn::leaves_nothing(churn::WARM_UP, 200).await;
 }

@@ -6,6 +6,9 @@ use std::path::Path;
 
 use viva::client::{Call, CallOptions, CallReport, Clips, Script, ServerOptions, ServerProcess};
 
+/// Starting the engines, a clip of a few seconds, and its answer.
+const TALK_WITHIN: std::time::Duration = std::time::Duration::from_secs(120);
+
 /// A server of our own on the small weights.
 async fn server() -> ServerProcess {
     let options = ServerOptions {
@@ -87,4 +90,23 @@ async fn a_human_voice_is_understood() {
     assert!(mostly(&turn.heard, "He might even have been made amiable himself."), "{}", turn.heard);
     assert!(turn.answered && !turn.cut_off.as_ref().is_some_and(|c| c.spoke));
     server.stop().await;
+}
+
+/// As README's first command does it, with a server of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_is_answered_by_one_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/interview/human.opus");
+    let mut talk = tokio::process::Command::new(env!("CARGO_BIN_EXE_viva"));
+    talk.args(["talk", clip, "--profile", "test", "--json"]).current_dir(folder.path()).kill_on_drop(true);
+    let output = tokio::time::timeout(TALK_WITHIN, talk.output()).await.expect("it ends by itself").unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let turn: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(
+        mostly(turn["heard"].as_str().unwrap(), "He might even have been made amiable himself."),
+        "{turn}"
+    );
+    let reply = hound::WavReader::open(folder.path().join("reply.wav")).unwrap();
+    let loudest = reply.into_samples::<i16>().map(|s| s.unwrap().unsigned_abs()).max();
+    assert!(loudest > Some(3_000), "{loudest:?}");
 }

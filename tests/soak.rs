@@ -13,10 +13,5 @@ use support::churn;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_short_sessions_leave_nothing() {
-    churn::leaves_nothing(churn::Over::WebSocket, churn::WARM_UP, 1_000).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_calls_over_webrtc_left_in_any_state_leave_nothing() {
-    churn::leaves_nothing(churn::Over::WebRtc, churn::WARM_UP, 1_000).await;
+    churn::leaves_nothing(churn::WARM_UP, 1_000).await;
 }

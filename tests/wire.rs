@@ -17,9 +17,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::tungstenite::Message;
+use viva::client::{Call, CallOptions, Clips, Script};
 use viva::config::WebRtcSection;
 use viva::edge::protocol::session_object::Offer;
+use viva::edge::ws::SILENT_MAX;
 use viva_actors::ports::SessionSpec;
+use viva_actors::testkit::{Costs, engines};
 use viva_models::registry::{OnnxSpec, VadSpec, open_vad};
 
 fn transcribed() -> serde_json::Value {
@@ -342,4 +345,51 @@ async fn a_stopping_server_ends_its_sessions_with_a_close_frame() {
     };
     assert!((code, reason.contains("shutting down")) == (1000, true), "{code} {reason}");
     stopping.await.unwrap();
+}
+
+/// A client of which nothing comes, not even a pong, and one who only answers pings.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_which_nothing_comes_is_gone_and_one_who_answers_pings_is_not() {
+    let server = Server::start().await;
+    let mut alive = Caller::connect(server.address, "").await;
+    let mut mute = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let hello = format!(
+        "GET /v1/realtime HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        server.address
+    );
+    mute.write_all(hello.as_bytes()).await.unwrap();
+    server.sessions(2).await;
+    let both = async {
+        // Reading is what answers pings.
+        let pongs = async { while alive.next_within(2 * SILENT_MAX).await.is_ok() {} };
+        let mut rest = Vec::new();
+        tokio::select! {
+            () = pongs => panic!("the one who answers was let go: {:?}", alive.seen),
+            end = timeout(2 * SILENT_MAX, mute.read_to_end(&mut rest)) => drop(end.expect("it is let go")),
+        }
+    };
+    let began = std::time::Instant::now();
+    both.await;
+    assert!(began.elapsed() >= SILENT_MAX - Duration::from_secs(1), "after {:?}", began.elapsed());
+    server.sessions(1).await;
+    alive.speak(&speech(900)).await;
+    alive.hush_until("response.done", 0).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_caller_is_told_on_its_next_line_what_the_last_one_missed() {
+    // The reply is made while nobody is there.
+    let slow = engines(Costs { prefill_ms: 600, ..Costs::FREE }, "I see what you mean.", &Arc::default());
+    let server = Server::with_lines(slow, 8, SessionSpec::default(), WebRtcSection::default(), None).await;
+    let clips = Clips::load([]).unwrap();
+    let mut call = Call::connect(&server.url(), clips, CallOptions::default()).await.unwrap();
+    let script = r#"{"steps":[{"do":"ask"},{"do":"drop","ms":1500},{"do":"wait"}]}"#;
+    call.run(&Script::parse(script, true).unwrap(), false).await.unwrap();
+    let report = call.report();
+    assert_eq!((report.turns.len(), report.stray_deltas), (1, 0), "{report:?}");
+    assert!(report.turns[0].answered && report.turns[0].said == "I see what you mean.", "{report:?}");
+    call.hang_up().await;
+    server.stop().await;
 }

@@ -35,7 +35,7 @@ const IDLE_MAX: usize = ms(800);
 const WINDOW_LONG: usize = ms(14_000);
 
 /// The open window never exceeds this: the most whisper takes at once, less a margin.
-const WINDOW_MAX: usize = ms(29_000);
+pub const WINDOW_MAX: usize = ms(29_000);
 
 /// Words this close to the end of an unfinished window may still change.
 const UNSTABLE_MS: u32 = 1_500;

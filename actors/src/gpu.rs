@@ -45,7 +45,7 @@ use writer::Writer;
 
 /// Work of one session that may wait to be read by the scheduler. By construction a session has at most
 /// one window, one decision, two recognitions, two clauses, one lookup and one text under way.
-const SUBMISSIONS: usize = 16;
+pub const SUBMISSIONS: usize = 16;
 
 /// The place of the voice whose lines are kept, among the links.
 const VOICE: usize = 3;

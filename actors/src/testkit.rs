@@ -54,6 +54,8 @@ pub struct Faults {
     pub tts_letters: AtomicU32,
     /// Times the language model was opened.
     pub llm_opened: AtomicU32,
+    /// Milliseconds of the longest piece the recogniser was given.
+    pub asr_longest: AtomicU32,
 }
 
 fn dies(count: &AtomicU32) -> Result<()> {
@@ -153,6 +155,7 @@ impl Asr for FakeAsr {
     }
 
     fn transcribe(&mut self, job: &AsrJob, _cancel: &Cancel) -> Result<Transcription> {
+        self.faults.asr_longest.fetch_max((job.samples.len() / 16) as u32, Ordering::AcqRel);
         cost(self.costs.asr_ms);
         dies(&self.faults.asr_deaths)?;
         let text = heard_words(&job.samples);

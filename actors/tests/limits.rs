@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use ractor::concurrency::oneshot;
 use room::*;
+use viva_actors::asr::WINDOW_MAX;
 use viva_actors::event::SessionEvent;
+use viva_actors::gpu::SUBMISSIONS;
+use viva_actors::gpu::work::{Answer, Job, Stake};
 use viva_actors::ports::{Line, OUT_QUEUE, Out, SessionMsg};
 use viva_actors::session::LOG_MAX;
 use viva_actors::session::graph::RESTARTS_MAX;
-use viva_actors::testkit::{Costs, Faults, engines};
+use viva_actors::testkit::{Costs, Faults, engines, tone};
 use viva_actors::types::Stage;
 
 /// Has the session log a line.
@@ -95,4 +98,45 @@ async fn the_voice_is_never_more_than_eight_seconds_and_a_clause_ahead() {
     let most = viva_actors::tts::AHEAD_MS + 4_100 + heard_ms + 500;
     assert!((6_000..most).contains(&spoken_ms), "{spoken_ms} ms spoken, {heard_ms} heard");
     tokio::time::sleep(Duration::from_millis(300)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_recogniser_is_never_given_more_than_its_longest_window() {
+    // The first recognition takes so long that half a minute more is said meanwhile.
+    let slow = Costs { asr_ms: 6_000, ..Costs::FREE };
+    let faults = Arc::new(Faults::default());
+    let room = Room::with(engines(slow, REPLY, &faults), Arc::clone(&faults), 4).await;
+    let mut caller = room.caller().await;
+    // Eight times as fast as a person speaks, which no stage notices: media time is counted in samples.
+    let mut clock = tokio::time::interval(Duration::from_millis(20));
+    for _ in 0..42_000 / 160 {
+        clock.tick().await;
+        for _ in 0..8 {
+            caller.ports.mic.push_latest(tone(200.0, 320, 16_000).into_boxed_slice());
+        }
+        caller.note();
+    }
+    caller.turn().await;
+    assert_eq!(faults.asr_longest.load(Ordering::Acquire) as usize, WINDOW_MAX / 16);
+}
+
+/// On one thread, so that the scheduler reads nothing in between.
+#[tokio::test]
+async fn a_session_may_leave_so_much_work_unread_and_the_rest_fails_at_once() {
+    let room = Room::open(REPLY).await;
+    let submitter = room.viva.submitter().await.unwrap();
+    let mut answers = Vec::new();
+    for _ in 0..=SUBMISSIONS {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let reply = Box::new(|score: Result<_, _>| drop(reply.send(score.map(|s: Answer<f32>| s.value))));
+        let job = Job::Turn { samples: vec![0.0; 16_000].into(), reply };
+        submitter.submit(job, std::time::Instant::now() + LIMIT, Stake::Wanted);
+        answers.push(answer);
+    }
+    let last = answers.pop().unwrap();
+    let refused = last.await.unwrap().unwrap_err();
+    assert!(refused.to_string().contains("does not keep up"), "{refused}");
+    for answer in answers {
+        tokio::time::timeout(LIMIT, answer).await.unwrap().unwrap().unwrap();
+    }
 }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::clip::{Clip, FRAME, RATE};
 use super::error::{ClientError, Result};
-use super::line::{CONNECT_TIMEOUT, Ears, Mouth, News, SEND_TIMEOUT, Via, connect};
+use super::line::{CONNECT_TIMEOUT, Ears, Mouth, News, SEND_TIMEOUT, Via, WayBack, connect};
 use super::wire::{Event, Wishes};
 
 /// How long we wait for the server's goodbye.
@@ -109,14 +109,14 @@ enum Command {
     HangUp,
 }
 
-/// The token with which the call can be come back to, as the reader has last heard.
-type WayBack = Arc<Mutex<Option<String>>>;
+/// With what the call can be come back to, as the reader has last heard.
+type Notes = Arc<Mutex<WayBack>>;
 
 /// A call that stands.
 pub struct Caller {
     server: String,
     options: CallerOptions,
-    way_back: WayBack,
+    way_back: Notes,
     /// Events of a line that is gone, still to be handed on.
     kept: VecDeque<Arrival>,
     clock: Clock,
@@ -138,7 +138,7 @@ impl Caller {
     /// when a wish is not granted, [`ClientError::Late`], [`ClientError::Gone`].
     pub async fn connect(server: &str, options: &CallerOptions) -> Result<Self> {
         let (mut mouth, mut ears) = connect(server, options.via, options.key.as_deref(), None).await?;
-        let way_back = WayBack::default();
+        let way_back = Notes::default();
         let settling = settle(&mut mouth, &mut ears, &options.wishes, &way_back);
         timeout(CONNECT_TIMEOUT, settling).await.map_err(|_| ClientError::Late {
             what: "session.updated".into(),
@@ -195,7 +195,7 @@ impl Caller {
 
     /// Loses the network for so long, and comes back. Nothing is heard and all we say is lost meanwhile. Over
     /// WebRTC the line stays; a WebSocket is cut without a word, and another one takes the call up with the
-    /// server's token.
+    /// server's token and is told what this one missed.
     ///
     /// # Errors
     /// [`ClientError::Gone`] when the server gave no token, or has given the call up; as [`Self::connect`].
@@ -210,11 +210,12 @@ impl Caller {
             self.kept.push_back(arrival);
         }
         sleep(away).await;
-        let token = self.way_back.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let token =
-            token.ok_or_else(|| ClientError::Gone("and it gave no token to come back with".into()))?;
+        let back = std::mem::take(&mut *self.way_back.lock().unwrap_or_else(PoisonError::into_inner));
+        if back.token.is_empty() {
+            return Err(ClientError::Gone("and it gave no token to come back with".into()));
+        }
         let key = self.options.key.as_deref();
-        let (mouth, ears) = connect(&self.server, self.options.via, key, Some(&token)).await?;
+        let (mouth, ears) = connect(&self.server, self.options.via, key, Some(&back)).await?;
         let (arrived, events) = mpsc::channel(EVENTS_MAX);
         self.events = events;
         self.reader = tokio::spawn(read(ears, self.clock, arrived, Arc::clone(&self.way_back)));
@@ -264,21 +265,31 @@ impl Drop for Caller {
 }
 
 /// Waits for the session, asks for what we wish, waits for the answer.
-async fn settle(mouth: &mut Mouth, ears: &mut Ears, wishes: &Wishes, way_back: &WayBack) -> Result<()> {
+async fn settle(mouth: &mut Mouth, ears: &mut Ears, wishes: &Wishes, way_back: &Notes) -> Result<()> {
     loop {
-        match ears.next().await {
-            News::Event(Event::SessionCreated) => mouth.event(&wishes.session_update().to_string()).await?,
-            News::Event(Event::SessionUpdated) => return Ok(()),
-            News::Event(Event::WayBack { token }) => note(way_back, token),
-            News::Event(Event::Error(why)) => return Err(ClientError::Rejected(why)),
-            News::Event(_) | News::Nothing => {}
+        let event = match ears.next().await {
+            News::Event(event, name) => {
+                note(way_back, &event, name);
+                event
+            }
+            News::Nothing => continue,
             News::Over(why) => return Err(ClientError::Gone(why)),
+        };
+        match event {
+            Event::SessionCreated => mouth.event(&wishes.session_update().to_string()).await?,
+            Event::SessionUpdated => return Ok(()),
+            Event::Error(why) => return Err(ClientError::Rejected(why)),
+            _ => {}
         }
     }
 }
 
-fn note(way_back: &WayBack, token: String) {
-    *way_back.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+fn note(way_back: &Notes, event: &Event, name: Option<String>) {
+    let mut way_back = way_back.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Event::WayBack { token } = event {
+        way_back.token.clone_from(token);
+    }
+    way_back.last_event = name.or(way_back.last_event.take());
 }
 
 /// Sends a frame at the end of every 20 ms of the media clock; after a delay it catches up at once, so
@@ -355,16 +366,16 @@ fn next_frame(queue: &mut VecDeque<Saying>, frame: u64) -> Option<(&Arc<Clip>, u
 }
 
 /// Hands on every event with its time of arrival; returns why the connection ended.
-async fn read(mut ears: Ears, clock: Clock, arrived: mpsc::Sender<Arrival>, way_back: WayBack) -> String {
+async fn read(mut ears: Ears, clock: Clock, arrived: mpsc::Sender<Arrival>, way_back: Notes) -> String {
     loop {
         let news = ears.next().await;
         let at = clock.now();
         match news {
-            News::Event(Event::WayBack { token }) => note(&way_back, token),
-            News::Event(event) => {
-                if arrived.send(Arrival { at, event }).await.is_err() {
-                    return "we hung up".into();
-                }
+            News::Event(event, name) => {
+                let Ok(place) = arrived.reserve().await else { return "we hung up".into() };
+                // In one go: what is noted as seen is handed on, whenever the line is given up.
+                note(&way_back, &event, name);
+                place.send(Arrival { at, event });
             }
             News::Nothing => {}
             News::Over(why) => return why,

@@ -74,27 +74,44 @@ impl Answers {
 
 /// What the listening half brings.
 pub(super) enum News {
-    Event(Event),
+    /// An event, with its name where the server gave it one.
+    Event(Event, Option<String>),
     /// Nothing of interest.
     Nothing,
     /// The connection ended, and why.
     Over(String),
 }
 
-/// Calls a server, or with a token comes back to a call.
+/// What a call is come back to with.
+#[derive(Debug, Default)]
+pub(super) struct WayBack {
+    /// The server's token.
+    pub(super) token: String,
+    /// The last event that was seen: what came after it is told again.
+    pub(super) last_event: Option<String>,
+}
+
+impl WayBack {
+    fn query(&self) -> String {
+        let last = self.last_event.as_ref().map_or(String::new(), |last| format!("&last_event={last}"));
+        format!("resume={}{last}", self.token)
+    }
+}
+
+/// Calls a server, or comes back to a call.
 pub(super) async fn connect(
     server: &str,
     via: Via,
     key: Option<&str>,
-    token: Option<&str>,
+    back: Option<&WayBack>,
 ) -> Result<(Mouth, Ears)> {
+    let query = back.map_or(String::new(), WayBack::query);
     match via {
         Via::WebSocket => {
-            let (sink, stream) = handshake(server, key, token).await?.split();
+            let (sink, stream) = handshake(server, key, &query).await?.split();
             Ok((Mouth::Ws(sink), Ears::Ws(stream)))
         }
         Via::WebRtc(network) => {
-            let query = token.map_or(String::new(), |token| format!("resume={token}"));
             let (mouth, ears) = webrtc::dial(server, &query, key, network).await?;
             Ok((Mouth::WebRtc(Box::new(mouth)), Ears::WebRtc(Box::new(ears), Answers::default())))
         }
@@ -153,7 +170,10 @@ impl Ears {
     pub(super) async fn next(&mut self) -> News {
         match self {
             Self::Ws(stream) => match stream.next().await {
-                Some(Ok(Message::Text(text))) => News::Event(Event::parse(&text)),
+                Some(Ok(Message::Text(text))) => {
+                    let (event, name) = Event::parse_named(&text);
+                    News::Event(event, name)
+                }
                 Some(Ok(Message::Close(frame))) => News::Over(close_reason(frame.as_ref())),
                 Some(Ok(_)) => News::Nothing,
                 Some(Err(error)) => News::Over(error.to_string()),
@@ -161,20 +181,22 @@ impl Ears {
             },
             Self::WebRtc(ears, answers) => match ears.next().await {
                 Heard::Event(text) => {
-                    let event = Event::parse(&text);
+                    let (event, name) = Event::parse_named(&text);
                     answers.event(&event);
-                    News::Event(event)
+                    News::Event(event, name)
                 }
-                Heard::Voice(samples) => answers.voice(samples).map_or(News::Nothing, News::Event),
+                Heard::Voice(samples) => {
+                    answers.voice(samples).map_or(News::Nothing, |voice| News::Event(voice, None))
+                }
                 Heard::Over(why) => News::Over(why),
             },
         }
     }
 }
 
-async fn handshake(server: &str, key: Option<&str>, token: Option<&str>) -> Result<Socket> {
-    let back = token.map_or(String::new(), |token| format!("&resume={token}"));
-    let url = realtime_url(server) + &back;
+async fn handshake(server: &str, key: Option<&str>, query: &str) -> Result<Socket> {
+    let more = if query.is_empty() { String::new() } else { format!("&{query}") };
+    let url = realtime_url(server) + &more;
     // A token is a secret: it is not told in errors.
     let unreachable = |why: String| ClientError::Unreachable { url: realtime_url(server), why };
     let mut request = url.as_str().into_client_request().map_err(|error| unreachable(error.to_string()))?;

@@ -120,6 +120,8 @@ struct Envelope<'a> {
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
     #[serde(borrow, default)]
+    event_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
     response_id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     delta: Option<Cow<'a, str>>,
@@ -171,10 +173,21 @@ impl ErrorObject {
 impl Event {
     /// Reads one text message.
     pub fn parse(text: &str) -> Self {
-        let envelope: Envelope<'_> = match serde_json::from_str(text) {
-            Ok(envelope) => envelope,
-            Err(error) => return Self::unread(text, &error),
-        };
+        Self::parse_named(text).0
+    }
+
+    /// The same, with the name the server gave it (`event_id`): a caller who comes back says which was the last.
+    pub fn parse_named(text: &str) -> (Self, Option<String>) {
+        match serde_json::from_str::<Envelope<'_>>(text) {
+            Ok(mut envelope) => {
+                let name = envelope.event_id.take().map(Cow::into_owned);
+                (Self::of(envelope, text), name)
+            }
+            Err(error) => (Self::unread(text, &error), None),
+        }
+    }
+
+    fn of(envelope: Envelope<'_>, text: &str) -> Self {
         let owned = |field: Option<Cow<'_, str>>| field.map(Cow::into_owned).unwrap_or_default();
         let response = envelope.response_id;
         match envelope.kind.as_ref() {

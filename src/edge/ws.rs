@@ -41,7 +41,7 @@ const QUEUE_BYTES: u32 = 1024 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(15);
 
 /// Three pings without any frame: the client is gone.
-const SILENT_MAX: Duration = Duration::from_secs(45);
+pub const SILENT_MAX: Duration = Duration::from_secs(45);
 
 /// How long one frame may take to be written before the client counts as too slow to talk to.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);

@@ -102,11 +102,7 @@ impl Running {
 
     /// Waits until no session runs, by its own account.
     pub async fn empty(&self) {
-        self.empty_within(WITHIN).await;
-    }
-
-    pub async fn empty_within(&self, within: Duration) {
-        let end = Instant::now() + within;
+        let end = Instant::now() + WITHIN;
         loop {
             let (_, _, page) = super::get(self.address, "/readyz", "").await;
             if page.contains("\"sessions\":0") {

@@ -8,7 +8,6 @@ use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::calls::{self, Kinds};
 use super::child::{Holdings, Running};
 use super::{Caller, WITHIN, append, speech};
 
@@ -19,23 +18,6 @@ const AT_ONCE: usize = 16;
 /// second, and half of them leave their place to be kept for these two seconds.
 pub const CONFIG: &str =
     "[server]\nsessions_max = 96\nlate_ms_max = 0\n[log]\nlevel = 'warn'\n[webrtc]\nresume_s = 2\n";
-
-/// How they come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
-    WebSocket,
-    WebRtc,
-}
-
-impl Over {
-    /// Until the last of them is missed: a dead line after 20 s, and then its client after two.
-    fn missed_within(self) -> Duration {
-        match self {
-            Self::WebSocket => WITHIN,
-            Self::WebRtc => Duration::from_secs(30),
-        }
-    }
-}
 
 /// Memory may grow so much over the churn after a warm-up: the allocator keeps pages in an arena for each
 /// thread, and where sessions end in another order other pages stay (measured: 2 MB in the second hundred
@@ -94,23 +76,19 @@ async fn visit(address: SocketAddr, seed: u64) {
 }
 
 /// So many visits, several at a time.
-pub async fn churn(server: &Running, over: Over, visits: usize, rng: &mut StdRng) {
+pub async fn churn(server: &Running, visits: usize, rng: &mut StdRng) {
     let mut running = JoinSet::new();
     for _ in 0..visits {
         if running.len() == AT_ONCE {
             running.join_next().await.unwrap().unwrap();
         }
         let (address, seed) = (server.address, rng.random());
-        match over {
-            Over::WebSocket => running.spawn(visit(address, seed)),
-            Over::WebRtc => running
-                .spawn(async move { calls::call(&format!("http://{address}"), seed, Kinds::All).await }),
-        };
+        running.spawn(visit(address, seed));
     }
     while let Some(done) = running.join_next().await {
         done.unwrap();
     }
-    server.empty_within(over.missed_within()).await;
+    server.empty().await;
 }
 
 /// What the server holds once it has come to rest with so many threads and files.
@@ -131,18 +109,18 @@ pub async fn at_rest(server: &Running, like: Option<Holdings>) -> Holdings {
 const BLOCK: usize = 100;
 
 /// The whole check: warm up, measure, churn, measure again.
-pub async fn leaves_nothing(over: Over, warm_up: usize, visits: usize) {
+pub async fn leaves_nothing(warm_up: usize, visits: usize) {
     let mut rng = StdRng::seed_from_u64(seed());
     let server = Running::start(CONFIG).await;
     let fresh = at_rest(&server, None).await;
-    churn(&server, over, warm_up, &mut rng).await;
+    churn(&server, warm_up, &mut rng).await;
     let before = at_rest(&server, Some(fresh)).await;
     println!("fresh {fresh:?}\nafter {warm_up} visits {before:?}");
     let (mut after, mut done) = (before, 0);
     while done < visits {
         let block = BLOCK.min(visits - done);
         let began = Instant::now();
-        churn(&server, over, block, &mut rng).await;
+        churn(&server, block, &mut rng).await;
         done += block;
         after = at_rest(&server, Some(fresh)).await;
         println!("{done} more visits, the last {block} in {:?}: {after:?}", began.elapsed());

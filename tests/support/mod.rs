@@ -190,8 +190,13 @@ impl Caller {
 
     /// The next event, or the close frame's code and reason.
     pub async fn next(&mut self) -> Result<Value, (u16, String)> {
+        self.next_within(WITHIN).await
+    }
+
+    /// The same, where it may be long in coming.
+    pub async fn next_within(&mut self, within: Duration) -> Result<Value, (u16, String)> {
         loop {
-            let message = timeout(WITHIN, self.socket.next()).await.expect("something comes in time");
+            let message = timeout(within, self.socket.next()).await.expect("something comes in time");
             match message {
                 Some(Ok(Message::Text(text))) => {
                     let event: Value = serde_json::from_str(&text).unwrap();

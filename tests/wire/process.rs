@@ -1,11 +1,11 @@
-//! The program as its operator sees it: start, trouble, end.
+//! The program as its operator sees it: start, trouble, end; and as a caller without a microphone.
 
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 
 use super::support::child::{Running, failure, viva};
-use super::support::{Caller, WITHIN};
+use super::support::{Caller, Server, WITHIN, speech, write_wav};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_in_use_is_a_clear_error() {
@@ -46,4 +46,49 @@ async fn sigterm_refuses_new_callers_lets_the_others_end_and_exits_with_0() {
     assert!(server.runs(), "a session still runs");
     drop(caller);
     server.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_recordings_are_a_talk_with_a_table_and_with_both_sides_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, ms) in [("one.wav", 1_200), ("two.wav", 900)] {
+        write_wav(&folder.path().join(name), &speech(ms));
+    }
+    let server = Server::start().await;
+    for json in [true, false] {
+        let mut talk = viva(["talk", "one.wav", "two.wav", "--server", &server.url()]);
+        talk.args(json.then_some("--json")).current_dir(folder.path());
+        let output = tokio::time::timeout(WITHIN, talk.output()).await.expect("it ends by itself").unwrap();
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{out}{}", String::from_utf8_lossy(&output.stderr));
+        if json {
+            turns_are_whole(&out);
+        } else {
+            assert!(out.contains("word1 word2 word3 word4") && out.contains("oice to voice"), "{out}");
+        }
+        for (file, channels) in [("reply.wav", 1), ("call.wav", 2)] {
+            let wav = hound::WavReader::open(folder.path().join(file)).unwrap();
+            assert_eq!(wav.spec().channels, channels, "{file}");
+            let loud =
+                wav.into_samples::<i16>().filter(|s| s.as_ref().unwrap().unsigned_abs() > 2_000).count();
+            assert!(loud > 24_000 / 2, "{file}: {loud} samples that sound");
+        }
+    }
+    server.stop().await;
+}
+
+/// One object a turn, each with everything that was promised.
+fn turns_are_whole(out: &str) {
+    let turns: Vec<serde_json::Value> =
+        out.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect();
+    assert_eq!(turns.len(), 2, "{out}");
+    for (turn, file) in turns.iter().zip(["one.wav", "two.wav"]) {
+        assert!(turn["file"].as_str().unwrap().ends_with(file), "{turn}");
+        assert!(!turn["heard"].as_str().unwrap().is_empty() && !turn["said"].as_str().unwrap().is_empty());
+        let steps =
+            ["endpoint", "asr_final", "llm_first_token", "first_sentence", "first_audio", "voice_to_voice"];
+        for step in steps {
+            assert!(turn[format!("{step}_ms")].is_number(), "{step}: {turn}");
+        }
+    }
 }

@@ -231,3 +231,24 @@ fn a_folder_that_cannot_be_written_is_named() {
         assert!(error.to_string().contains(&below.display().to_string()), "{error}");
     }
 }
+
+#[test]
+fn a_recording_ends_at_its_longest_and_what_there_is_can_be_played() {
+    let folder = Folder::new();
+    let pieces = Lane::new(LANE);
+    let mut writer =
+        Writer::create(&folder.0, &SessionId("sess_1".into()), &spec(30), pieces.clone()).unwrap();
+    // As if it had run for all but a second of the time it may.
+    writer.timeline.taken = (HOURS_MAX * 3600 - 1) * u64::from(SPEAK_RATE);
+    for _ in 0..5 {
+        for _ in 0..32 {
+            pieces.push_latest(Piece::Caller(Box::new([0.5; VAD_WINDOW])));
+        }
+        writer.drain();
+    }
+    assert!(writer.file.is_none(), "it ended");
+    let written = hound::WavReader::open(&writer.path).unwrap().duration() as usize;
+    assert!(written.abs_diff(SPEAK_RATE as usize) < SPEAK_RATE as usize + BEHIND, "{written} samples");
+    writer.finish();
+    assert_eq!(folder.files(), ["sess_1.json", "sess_1.wav"]);
+}
