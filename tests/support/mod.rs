@@ -156,8 +156,8 @@ pub async fn get(host: SocketAddr, path: &str, headers: &str) -> (u16, String, S
     (status, head.to_lowercase(), body.to_owned())
 }
 
-/// One recorder serves all servers of this process.
-fn metrics() -> metrics_exporter_prometheus::PrometheusHandle {
+/// One recorder serves all servers of this process. It keeps every sample until it is read or told to tidy up.
+pub fn metrics() -> metrics_exporter_prometheus::PrometheusHandle {
     static HANDLE: std::sync::OnceLock<metrics_exporter_prometheus::PrometheusHandle> =
         std::sync::OnceLock::new();
     HANDLE.get_or_init(|| viva::telemetry::init_metrics().unwrap()).clone()
