@@ -143,6 +143,7 @@ fn a_caller_who_pauses_long_is_given_longer() {
         run(&mut m, &[(100, started(50)), (3160, paused(3000)), (3200, scored(1, 0.1)), (3300, first)]);
         m.handle(&started(4000), ms(4060));
         run(&mut m, &[(6160, paused(6000)), (6200, scored(2, 0.99)), (6300, heard(2, "I did it."))]);
+        m.handle(&Input::Tick, ms(6700));
         let early = committed(&m.handle(&ready(E11), ms(7000)));
         (early, committed(&m.handle(&Input::Tick, ms(7100))), committed(&m.handle(&Input::Tick, ms(7200))))
     };
