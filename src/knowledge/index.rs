@@ -22,7 +22,7 @@ use super::store::{
     Collection, Edition, Filter, Hit, Page, RESULTS_MAX, Ranking, Result, Search, StoreError, VectorStore,
     check_filter,
 };
-use matrix::{Matrix, dot};
+use matrix::Matrix;
 use sqlite::Rows;
 
 /// The folder of indexes, within the knowledge folder.
@@ -140,7 +140,13 @@ fn open_edition(path: &Path, embedder: &str) -> Result<Opened> {
 }
 
 /// Writes an edition and puts it in use.
-fn publish(folder: &Path, edition: &Edition, records: Vec<Record>, vectors: &[f32]) -> Result<Opened> {
+fn publish(
+    folder: &Path,
+    edition: &Edition,
+    records: Vec<Record>,
+    vectors: &[f32],
+    views: usize,
+) -> Result<Opened> {
     let failed = |what: &str, path: &Path, error: std::io::Error| {
         StoreError::failed(format!("{what} {}", path.display()), error)
     };
@@ -156,17 +162,17 @@ fn publish(folder: &Path, edition: &Edition, records: Vec<Record>, vectors: &[f3
     // In the folder itself, since a renaming cannot cross disks. It vanishes when something goes wrong.
     let fresh = tempfile::Builder::new().prefix(FRESH).tempdir_in(folder);
     let fresh = fresh.map_err(|error| failed("making a folder in", folder, error))?;
-    let dimensions = edition.dimensions;
+    let row = edition.dimensions * views;
     let mut ordered: Vec<(Record, usize)> = records.into_iter().zip(0..).collect();
     sqlite::order(&mut ordered);
     let mut values = Vec::with_capacity(vectors.len());
     for (_, at) in &ordered {
-        values.extend_from_slice(&vectors[at * dimensions..(at + 1) * dimensions]);
+        values.extend_from_slice(&vectors[at * row..(at + 1) * row]);
     }
     let records: Vec<Record> = ordered.into_iter().map(|(record, _)| record).collect();
     sqlite::write(&fresh.path().join("rows.sqlite"), &records)?;
     let path = fresh.path().join("vectors");
-    Matrix::write(&path, &edition.embedder, &edition.content, dimensions, &values)
+    Matrix::write(&path, &edition.embedder, &edition.content, (edition.dimensions, views), &values)
         .map_err(|error| failed("writing", &path, error))?;
     // Read as it will be: what cannot be opened must not be put in use.
     drop(open_edition(fresh.path(), &edition.embedder)?);
@@ -215,13 +221,12 @@ impl Opened {
             Ranking::Dense => Vec::new(),
             _ => self.rows.by_words(&search.text, &search.filter, depth)?,
         };
-        let mut found = fuse(&dense, &text);
+        let mut found = fuse(&dense, &text, search.words_weight());
         found.truncate(search.n);
         let rows: Vec<u32> = found.iter().map(|fused| fused.item).collect();
         let records = self.rows.records(&rows)?;
         let hits = found.into_iter().zip(records).map(|(fused, record)| {
-            let row = self.vectors.row(fused.item as usize);
-            let cosine = row.map_or(0.0, |row| dot(&search.vector, row));
+            let cosine = self.vectors.cosine(&search.vector, fused.item as usize).unwrap_or_default();
             let (dense_rank, text_rank) = (fused.dense_rank, fused.text_rank);
             Hit { record, score: fused.score, distance: 1.0 - cosine, dense_rank, text_rank }
         });
@@ -243,9 +248,10 @@ impl VectorStore for Index {
                 wanted: self.embedder.clone(),
             });
         }
-        edition.check(&records, &vectors)?;
+        let views = edition.views(&records, &vectors)?;
         let folder = self.folder.clone();
-        let done = tokio::task::spawn_blocking(move || publish(&folder, &edition, records, &vectors)).await;
+        let done =
+            tokio::task::spawn_blocking(move || publish(&folder, &edition, records, &vectors, views)).await;
         let opened = done.map_err(|error| StoreError::failed("the index was not written", error))??;
         self.open.store(Some(Arc::new(opened)));
         Ok(())

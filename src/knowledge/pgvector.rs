@@ -23,40 +23,42 @@ use super::store::{
 /// How long a connection may take to come about.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long one statement may take: exact search in 100,000 rows takes a fifth of a second.
+/// How long one statement may take: exact search goes through 100,000 vectors in a fifth of a second, and a question
+/// has three.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a publication may take: 100,000 rows take a minute.
 const PUBLISH_WITHIN: Duration = Duration::from_secs(600);
 
-/// Rows of one insertion: their vectors as text are some 2 MB.
-const ROWS_AT_ONCE: usize = 256;
+/// Rows of one insertion: their vectors as text are some 4 MB.
+const ROWS_AT_ONCE: usize = 128;
 
 /// The key of the lock that lets one node publish at a time: "viva" in ASCII.
 const LOCK: i64 = 0x7669_7661;
 
-/// What is in the database. The vectors' length is free, since it differs between embedders.
+/// What is in the database. The vectors' length is free, since it differs between embedders. The names end in the
+/// version of the form, so that nodes of the version before keep what they read until they are gone.
 const TABLES: &str = "
-    CREATE TABLE IF NOT EXISTS viva_editions (
+    CREATE TABLE IF NOT EXISTS viva_editions_2 (
         embedder text PRIMARY KEY, dimensions integer NOT NULL, content bytea NOT NULL, rows integer NOT NULL,
         schema integer NOT NULL, published timestamptz NOT NULL DEFAULT now()
     );
-    CREATE TABLE IF NOT EXISTS viva_questions (
+    CREATE TABLE IF NOT EXISTS viva_questions_2 (
         embedder text NOT NULL, id text NOT NULL, owner text, category text NOT NULL, subcategory text NOT NULL,
         industry text, level text NOT NULL, difficulty smallint NOT NULL, record text NOT NULL,
-        embedding vector NOT NULL, words tsvector NOT NULL, PRIMARY KEY (embedder, id)
+        views vector[] NOT NULL, words tsvector NOT NULL, PRIMARY KEY (embedder, id)
     );
-    CREATE INDEX IF NOT EXISTS viva_questions_words ON viva_questions USING gin (words);";
+    CREATE INDEX IF NOT EXISTS viva_questions_2_words ON viva_questions_2 USING gin (words);";
 
 /// A row of the table, from arrays of its columns.
 const INSERT: &str = "
-    INSERT INTO viva_questions
-    SELECT $1, id, owner, category, subcategory, industry, level, difficulty, record, embedding::vector,
+    INSERT INTO viva_questions_2
+    SELECT $1, id, owner, category, subcategory, industry, level, difficulty, record, views::vector[],
            setweight(to_tsvector('english', question), 'A') || setweight(to_tsvector('english', tags), 'A')
            || setweight(to_tsvector('english', notes), 'C')
     FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[],
                 $9::text[], $10::text[], $11::text[], $12::text[], $13::text[])
-      AS new (id, owner, category, subcategory, industry, level, difficulty, record, embedding, question, tags,
+      AS new (id, owner, category, subcategory, industry, level, difficulty, record, views, question, tags,
               notes)";
 
 /// What a filter lets through; its values are those of [`Wanted`].
@@ -64,6 +66,9 @@ const ADMITTED: &str = "
     embedder = $1 AND owner IS NOT DISTINCT FROM $2 AND ($3::text IS NULL OR category = $3)
     AND ($4::text IS NULL OR subcategory = $4) AND ($5::text IS NULL OR industry = $5 OR industry IS NULL)
     AND (cardinality($6::text[]) = 0 OR level = ANY ($6)) AND difficulty BETWEEN $7 AND $8 AND id <> ALL ($9)";
+
+/// How far the nearest view of a question is from a query.
+const NEAREST: &str = "(SELECT min(view <=> $10::text::vector) FROM unnest(views) AS view)";
 
 /// The store.
 pub struct PgVector {
@@ -167,7 +172,7 @@ impl PgVector {
         for (field, name) in named {
             let Some(name) = name else { continue };
             let sql = format!(
-                "SELECT EXISTS (SELECT 1 FROM viva_questions WHERE embedder = $1 AND owner IS NOT DISTINCT FROM $2 \
+                "SELECT EXISTS (SELECT 1 FROM viva_questions_2 WHERE embedder = $1 AND owner IS NOT DISTINCT FROM $2 \
                  AND {field} = $3)"
             );
             let row = limited(client.query_one(&sql, &[&self.embedder, &filter.owner, name])).await?;
@@ -179,7 +184,7 @@ impl PgVector {
     }
 
     async fn stored(&self, client: &Client) -> Result<Edition> {
-        let sql = "SELECT dimensions, content, rows, schema FROM viva_editions WHERE embedder = $1";
+        let sql = "SELECT dimensions, content, rows, schema FROM viva_editions_2 WHERE embedder = $1";
         let row = limited(client.query_opt(sql, &[&self.embedder])).await?;
         let row = row.ok_or_else(|| StoreError::NoIndex("the database of knowledge.postgres".into()))?;
         let damaged = |what: String| StoreError::Damaged { place: "in the database".into(), what };
@@ -193,7 +198,13 @@ impl PgVector {
         Ok(Edition { embedder: self.embedder.clone(), dimensions: size(0), content, rows: size(2) })
     }
 
-    async fn replace(&self, edition: &Edition, records: &[Record], vectors: &[f32]) -> Result<()> {
+    async fn replace(
+        &self,
+        edition: &Edition,
+        records: &[Record],
+        vectors: &[f32],
+        views: usize,
+    ) -> Result<()> {
         let mut client = self.connect().await?;
         let all = client.transaction().await.map_err(failed)?;
         let free: bool =
@@ -201,13 +212,16 @@ impl PgVector {
         if !free {
             return Err(StoreError::Busy("the database of knowledge.postgres".into()));
         }
-        all.execute("DELETE FROM viva_questions WHERE embedder = $1", &[&self.embedder])
+        all.execute("DELETE FROM viva_questions_2 WHERE embedder = $1", &[&self.embedder])
             .await
             .map_err(failed)?;
         let insert = all.prepare(INSERT).await.map_err(failed)?;
-        let rows = vectors.chunks(ROWS_AT_ONCE * edition.dimensions);
+        let rows = vectors.chunks(ROWS_AT_ONCE * views * edition.dimensions);
         for (records, vectors) in records.chunks(ROWS_AT_ONCE).zip(rows) {
-            let vectors: Vec<String> = vectors.chunks_exact(edition.dimensions).map(literal).collect();
+            let vectors: Vec<String> = vectors
+                .chunks_exact(views * edition.dimensions)
+                .map(|views| array(views.chunks_exact(edition.dimensions)))
+                .collect();
             let column = |of: fn(&Record) -> &str| records.iter().map(of).collect::<Vec<&str>>();
             let made = |of: fn(&Record) -> String| records.iter().map(of).collect::<Vec<String>>();
             let owners: Vec<&Option<String>> = records.iter().map(|record| &record.owner).collect();
@@ -231,7 +245,7 @@ impl PgVector {
             all.execute(&insert, &values).await.map_err(failed)?;
         }
         let (dimensions, rows) = (edition.dimensions as i32, edition.rows as i32);
-        let note = "INSERT INTO viva_editions (embedder, dimensions, content, rows, schema) VALUES ($1, $2, $3, $4, $5) \
+        let note = "INSERT INTO viva_editions_2 (embedder, dimensions, content, rows, schema) VALUES ($1, $2, $3, $4, $5) \
                     ON CONFLICT (embedder) DO UPDATE SET (dimensions, content, rows, schema, published) \
                     = (excluded.dimensions, excluded.content, excluded.rows, excluded.schema, now())";
         let content = &edition.content[..];
@@ -254,8 +268,9 @@ impl VectorStore for PgVector {
     }
 
     async fn publish(&self, edition: Edition, records: Vec<Record>, vectors: Vec<f32>) -> Result<()> {
-        edition.check(&records, &vectors)?;
-        let done = tokio::time::timeout(PUBLISH_WITHIN, self.replace(&edition, &records, &vectors)).await;
+        let views = edition.views(&records, &vectors)?;
+        let done =
+            tokio::time::timeout(PUBLISH_WITHIN, self.replace(&edition, &records, &vectors, views)).await;
         done.map_err(|_| StoreError::failed("publishing", "the database took too long"))?
     }
 
@@ -270,14 +285,14 @@ impl VectorStore for PgVector {
             Ranking::Fused => (depth, depth),
         };
         let sql = format!(
-            "WITH admitted AS NOT MATERIALIZED (SELECT * FROM viva_questions WHERE {ADMITTED}),
-             dense AS (SELECT id FROM admitted ORDER BY embedding <=> $10::text::vector, id LIMIT $11),
+            "WITH admitted AS NOT MATERIALIZED (SELECT * FROM viva_questions_2 WHERE {ADMITTED}),
+             dense AS (SELECT id, {NEAREST} AS far FROM admitted ORDER BY far, id LIMIT $11),
              text AS (SELECT id, ts_rank_cd('{{0.1, 0.2, 0.3, 1.0}}', words, wanted) AS fit
                       FROM admitted, to_tsquery('english', $12) AS wanted WHERE words @@ wanted
                       ORDER BY fit DESC, id LIMIT $13),
              found AS (SELECT id, dense.id IS NOT NULL AS near, text.fit FROM dense FULL JOIN text USING (id))
-             SELECT q.record, q.embedding <=> $10::text::vector, found.near, found.fit
-             FROM found JOIN viva_questions q ON q.embedder = $1 AND q.id = found.id ORDER BY q.id"
+             SELECT q.record, {NEAREST}, found.near, found.fit
+             FROM found JOIN viva_questions_2 q ON q.embedder = $1 AND q.id = found.id ORDER BY q.id"
         );
         let (wanted, vector) = (Wanted::of(&search.filter), literal(&search.vector));
         let words = worth_finding(&search.text)
@@ -288,7 +303,7 @@ impl VectorStore for PgVector {
         let mut values = wanted.values(&self.embedder);
         values.extend([&vector as &(dyn ToSql + Sync), &dense, &words, &text]);
         let rows = limited(client.query(&sql, &values)).await?;
-        ranked(&rows, search.n)
+        ranked(&rows, &search)
     }
 
     async fn browse(&self, filter: Filter, skip: usize, n: usize) -> Result<Page> {
@@ -297,10 +312,10 @@ impl VectorStore for PgVector {
         self.stored(&client).await?;
         self.check_names(&client, &filter).await?;
         let wanted = Wanted::of(&filter);
-        let sql = format!("SELECT count(*) FROM viva_questions WHERE {ADMITTED}");
+        let sql = format!("SELECT count(*) FROM viva_questions_2 WHERE {ADMITTED}");
         let total: i64 = limited(client.query_one(&sql, &wanted.values(&self.embedder))).await?.get(0);
         let sql = format!(
-            "SELECT record FROM viva_questions WHERE {ADMITTED} ORDER BY id COLLATE \"C\" LIMIT $10 OFFSET $11"
+            "SELECT record FROM viva_questions_2 WHERE {ADMITTED} ORDER BY id COLLATE \"C\" LIMIT $10 OFFSET $11"
         );
         let (n, skip) = (n.min(RESULTS_MAX) as i64, i64::try_from(skip).unwrap_or(i64::MAX));
         let mut values = wanted.values(&self.embedder);
@@ -312,7 +327,7 @@ impl VectorStore for PgVector {
 
     async fn get(&self, owner: Option<&str>, ids: Vec<String>) -> Result<Vec<Record>> {
         let client = self.client().await?;
-        let sql = "SELECT record FROM viva_questions JOIN unnest($3::text[]) WITH ORDINALITY AS asked (id, place) \
+        let sql = "SELECT record FROM viva_questions_2 JOIN unnest($3::text[]) WITH ORDINALITY AS asked (id, place) \
                    USING (id) WHERE embedder = $1 AND owner IS NOT DISTINCT FROM $2 ORDER BY place";
         let rows = limited(client.query(sql, &[&self.embedder, &owner, &ids])).await?;
         rows.iter().map(|row| parse(row.get(0))).collect()
@@ -320,7 +335,7 @@ impl VectorStore for PgVector {
 
     async fn collections(&self, owner: Option<&str>) -> Result<Vec<Collection>> {
         let client = self.client().await?;
-        let sql = "SELECT category, count(*) FROM viva_questions WHERE embedder = $1 \
+        let sql = "SELECT category, count(*) FROM viva_questions_2 WHERE embedder = $1 \
                    AND owner IS NOT DISTINCT FROM $2 GROUP BY category";
         let rows = limited(client.query(sql, &[&self.embedder, &owner])).await?;
         let mut found = Vec::new();
@@ -343,14 +358,14 @@ impl VectorStore for PgVector {
 }
 
 /// The rows of a search, fused. They come by id.
-fn ranked(rows: &[Row], n: usize) -> Result<Vec<Hit>> {
+fn ranked(rows: &[Row], search: &Search) -> Result<Vec<Hit>> {
     let distance = |i: &usize| rows[*i].get::<_, f64>(1);
     let fit = |i: &usize| rows[*i].get::<_, Option<f32>>(3);
     let mut dense: Vec<usize> = (0..rows.len()).filter(|i| rows[*i].get(2)).collect();
     dense.sort_by(|a, b| distance(a).total_cmp(&distance(b)));
     let mut text: Vec<usize> = (0..rows.len()).filter(|i| fit(i).is_some()).collect();
     text.sort_by(|a, b| fit(b).partial_cmp(&fit(a)).unwrap_or(std::cmp::Ordering::Equal));
-    let best = fuse(&dense, &text).into_iter().take(n);
+    let best = fuse(&dense, &text, search.words_weight()).into_iter().take(search.n);
     best.map(|fused| {
         Ok(Hit {
             record: parse(rows[fused.item].get(0))?,
@@ -367,6 +382,12 @@ fn ranked(rows: &[Row], n: usize) -> Result<Vec<Hit>> {
 fn literal(vector: &[f32]) -> String {
     let numbers: Vec<String> = vector.iter().map(f32::to_string).collect();
     format!("[{}]", numbers.join(","))
+}
+
+/// Several vectors as PostgreSQL reads an array of them.
+fn array<'a>(vectors: impl Iterator<Item = &'a [f32]>) -> String {
+    let quoted: Vec<String> = vectors.map(|vector| format!("\"{}\"", literal(vector))).collect();
+    format!("{{{}}}", quoted.join(","))
 }
 
 fn parse(json: &str) -> Result<Record> {

@@ -23,6 +23,15 @@ pub const EXCLUDED_MAX: usize = 1_000;
 /// Characters of a query: what a person says in four minutes. What is behind it an embedder would cut off.
 pub const QUERY_CHARS_MAX: usize = 4_000;
 
+/// Vectors of one question: more than any choice of views that was of use (`publish`).
+pub const VIEWS_MAX: usize = 8;
+
+/// What a place by words is worth in fusion, with one by meaning at 1. A query that is itself a question is mostly
+/// one in other words, and what few words it shares mislead. Both were chosen on the tuning half of the labelled
+/// queries.
+const WORDS_WEIGHT: f32 = 0.3;
+const WORDS_WEIGHT_ASKED: f32 = 0.1;
+
 /// Candidates each of the two rankings contributes for one result, and at least.
 const DEPTH_FACTOR: usize = 4;
 const DEPTH_MIN: usize = 100;
@@ -46,12 +55,14 @@ impl Edition {
         self.content[..6].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Whether these records and vectors can be what it says.
-    pub fn check(&self, records: &[Record], vectors: &[f32]) -> Result<()> {
+    /// How many vectors each of these records has; fails where records and vectors cannot be what it says.
+    pub fn views(&self, records: &[Record], vectors: &[f32]) -> Result<usize> {
         if records.is_empty() {
             return Err(BankError::Empty("the bank".into()).into());
         }
-        if records.len() != self.rows || vectors.len() != self.rows * self.dimensions {
+        let whole = self.rows * self.dimensions;
+        let views = vectors.len().checked_div(whole).unwrap_or(0);
+        if records.len() != self.rows || !(1..=VIEWS_MAX).contains(&views) || vectors.len() != whole * views {
             return Err(StoreError::Asked(format!(
                 "an edition of {} rows of {} was given {} records and {} numbers",
                 self.rows,
@@ -60,7 +71,7 @@ impl Edition {
                 vectors.len()
             )));
         }
-        Ok(())
+        Ok(views)
     }
 }
 
@@ -165,6 +176,11 @@ impl Search {
             )));
         }
         Ok(())
+    }
+
+    /// What a place by words is worth, with one by meaning at 1.
+    pub fn words_weight(&self) -> f32 {
+        if self.text.trim_end().ends_with('?') { WORDS_WEIGHT_ASKED } else { WORDS_WEIGHT }
     }
 
     /// Candidates each ranking contributes.
@@ -303,7 +319,8 @@ pub trait VectorStore: Send + Sync {
     async fn edition(&self) -> Result<Option<Edition>>;
 
     /// Replaces all it holds, at once and only when all of it is safe: on an error the edition before stays.
-    /// `vectors` has one row of `edition.dimensions` a record, in the records' order.
+    /// `vectors` has for every record, in the records' order, one or more vectors of `edition.dimensions`, as many
+    /// for each, at most [`VIEWS_MAX`]; a record is as near to a query as the nearest of its vectors.
     async fn publish(&self, edition: Edition, records: Vec<Record>, vectors: Vec<f32>) -> Result<()>;
 
     /// The best questions for a query, best first.

@@ -3,10 +3,10 @@
 use viva::knowledge::bank::{Category, Level, Record};
 use viva::knowledge::publish::Published;
 use viva::knowledge::store::{
-    Filter, QUERY_CHARS_MAX, RESULTS_MAX, Ranking, Search, StoreError, VectorStore,
+    Edition, Filter, QUERY_CHARS_MAX, RESULTS_MAX, Ranking, Search, StoreError, VectorStore,
 };
 
-use crate::{ids, published, record, search};
+use crate::{DIMENSIONS, Letters, ids, published, record, search};
 
 /// Questions of two owners and of nobody.
 fn records() -> Vec<Record> {
@@ -53,6 +53,24 @@ pub async fn check(store: &dyn VectorStore) {
     assert!(matches!(published(store, &fewer).await, Published::Fresh(edition) if edition.rows == 5));
     let left = ids(store, search("How do you dress a deep wound on the ward?")).await;
     assert!(!left.contains(&"t.a.x.01".to_owned()), "{left:?}");
+    takes_many_views(store).await;
+}
+
+/// A question is found by whichever of its vectors is nearest.
+async fn takes_many_views(store: &dyn VectorStore) {
+    let two = [&records()[0], &records()[1]].map(Clone::clone).to_vec();
+    let views = ["plaster and gauze", "a burst pipe", "steam at night", "an angry neighbour"];
+    let vectors = views.map(Letters::vector).concat();
+    let edition = |content| Edition { embedder: "letters".into(), dimensions: DIMENSIONS, content, rows: 2 };
+    store.publish(edition([1; 32]), two.clone(), vectors.clone()).await.unwrap();
+    for (text, id) in views.iter().zip(["t.a.x.01", "t.a.x.01", "t.a.x.02", "t.a.x.02"]) {
+        let found = store.search(Search { ranking: Ranking::Dense, ..search(text) }).await.unwrap();
+        assert_eq!((found.len(), &found[0].record.id[..]), (2, id), "{text}");
+        assert!(found[0].distance < 1e-3 && found[1].distance > 0.3, "{text}: {found:?}");
+    }
+    let uneven = store.publish(edition([2; 32]), two, vectors[DIMENSIONS..].to_vec()).await.unwrap_err();
+    assert!(matches!(uneven, StoreError::Asked(_)), "{uneven}");
+    assert_eq!(store.edition().await.unwrap().unwrap().content, [1; 32]);
 }
 
 async fn finds(store: &dyn VectorStore) {
@@ -69,6 +87,9 @@ async fn finds(store: &dyn VectorStore) {
     assert_eq!(ids(store, by("boilers", Ranking::Text)).await, ["t.a.x.02"]);
     assert!(ids(store, by("what would you do", Ranking::Text)).await.is_empty());
     assert_eq!(ids(store, by("what would you do", Ranking::Dense)).await.len(), 4);
+    // A word weighs less in a query that is itself a question.
+    let score = |text| async move { store.search(search(text)).await.unwrap()[0].score };
+    assert!(score("boilers boilers.").await > score("boilers boilers?").await);
     assert!(ids(store, Search { n: 0, ..search(wanted) }).await.is_empty());
     assert_eq!(ids(store, Search { n: 2, ..search(wanted) }).await.len(), 2);
 

@@ -43,8 +43,10 @@ async fn they_are_those_the_engine_gives_and_come_side_by_side() {
         assert!(cosine > 0.999, "{cosine}");
     }
     viva.drain(Duration::ZERO).await;
-    let error = scheduled.embed(vec!["late".into()], Haste::Query).await.unwrap_err();
-    println!("after the end: {error}");
+    // What comes after the end is still answered, or fails; nobody waits for ever.
+    let late = scheduled.embed(vec!["late".into()], Haste::Query);
+    let late = tokio::time::timeout(Duration::from_secs(30), late).await.expect("an answer or an error");
+    println!("after the end: {:?}", late.map(|vectors| vectors.len()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

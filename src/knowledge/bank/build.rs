@@ -161,7 +161,7 @@ fn criterion(category: Category, used: Used) -> String {
         Used::Tradeoff(text) => format!("Weighs {text}"),
         Used::Signal(text) => text.to_owned(),
         Used::Move(text) => format!("Would {}", of_them(text)),
-        Used::Point(text) => format!("Takes care to {}", of_them(text)),
+        Used::Point(text) => observed(&of_them(text)),
     }
 }
 
@@ -218,9 +218,37 @@ fn of_them(text: &str) -> String {
     told.collect::<Vec<_>>().join(" ")
 }
 
+/// An imperative as what is seen when it is followed: "say what they sell" as "Says what they sell".
+fn observed(imperative: &str) -> String {
+    let (verb, rest) = imperative.split_once(' ').unwrap_or((imperative, ""));
+    let verb = match verb {
+        "be" => "is".to_owned(),
+        _ if verb.ends_with(['s', 'x', 'o']) || verb.ends_with("ch") || verb.ends_with("sh") => {
+            format!("{verb}es")
+        }
+        _ => format!("{verb}s"),
+    };
+    let told = format!("{verb} {rest}");
+    let mut letters = told.chars();
+    let first = letters.next().map(|letter| letter.to_uppercase().collect::<String>());
+    first.unwrap_or_default() + letters.as_str()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_demand_becomes_what_is_seen() {
+        for (demand, seen) in [
+            ("say what they sell", "Says what they sell"),
+            ("be open about a weakness", "Is open about a weakness"),
+            ("go through their posts", "Goes through their posts"),
+            ("trace training and jobs", "Traces training and jobs"),
+        ] {
+            assert_eq!(observed(demand), seen);
+        }
+    }
 
     #[test]
     fn what_was_said_to_you_is_said_of_them() {
