@@ -19,8 +19,8 @@ pub enum Discipline {
     Slack,
     /// What servers do that do not schedule, to measure against: [`grant_in_order`]. One call at a time on all engines
     /// but the speech detector, in the order of arrival; one piece of work a call; a text is read and written to its
-    /// end; nothing is left undone because nobody waits for it any more; the language model has one place in its
-    /// cache, which keeps what the call before left there.
+    /// end before anything else; nothing is left undone because nobody waits for it any more; no line is known from
+    /// before. Each session keeps its own prompt in the cache.
     Arrival,
 }
 

@@ -158,9 +158,6 @@ pub(super) struct Head {
     pub(super) speculative: bool,
 }
 
-/// Whose place everybody's is where there is only one: no session's, they are counted from one.
-const EVERYBODY: u64 = 0;
-
 /// Who holds which place, and what is generated there. Owned by the `Gpu` actor.
 pub(super) struct Book {
     discipline: Discipline,
@@ -188,7 +185,7 @@ impl Book {
     /// Takes a session's new text to write, in place of the one it has.
     pub(super) fn submit(&mut self, session: u64, work: Work) {
         if self.discipline == Discipline::Arrival {
-            self.waiting.push((EVERYBODY, work));
+            self.waiting.push((session, work));
             return;
         }
         self.waiting.retain(|(s, _)| *s != session);
@@ -312,8 +309,9 @@ impl Book {
         }
         let mut still = Vec::new();
         for (session, work) in std::mem::take(&mut self.waiting) {
-            // Only one text at a time is written in everybody's place.
-            if self.places.get(&session).is_some_and(|place| place.active.is_some()) {
+            // In the order of arrival only one text at a time is written.
+            let alone = self.discipline == Discipline::Arrival;
+            if alone && self.places.values().any(|place| place.active.is_some()) {
                 still.push((session, work));
                 continue;
             }

@@ -29,10 +29,8 @@ pub enum Order {
         epoch: Option<Epoch>,
         /// The pause whose words are read.
         pause: Option<u32>,
-        /// Tokens of prompt to read where the session's own are still in the cache.
+        /// Tokens of prompt to read.
         left: u32,
-        /// The same where only the instructions are.
-        left_after_others: u32,
         /// Tokens to write; none where words are only read.
         tokens: u32,
         /// What its answers must carry to be taken.

@@ -48,8 +48,7 @@ pub const WORDS: (f32, u64) = (0.3, 300);
 pub enum Policy {
     /// The server's own scheduler
     Viva,
-    /// What naive servers do: one call at a time in the order of arrival, each to its end, nothing cancelled, one
-    /// context
+    /// What naive servers do: one call at a time in the order of arrival, each to its end, nothing cancelled
     Arrival,
     /// The order of arrival alone: one call at a time, with our cancelling and our cache
     Fifo,
@@ -103,13 +102,12 @@ impl Policy {
             Self::Viva => "the server's own scheduler",
             Self::Arrival => {
                 "what naive servers do: one call at a time on all engines but the speech detector, in the order of \
-                 arrival; one piece of work a call; a prompt is read whole and a text written to its end; nothing is left \
-                 undone because nobody waits for it any more; the language model has one context, of which a call \
-                 reuses the instructions, and the rest only when the call before was of the same session"
+                 arrival; one piece of work a call; a prompt is read whole and a text written to its end before anything \
+                 else; nothing is left undone because nobody waits for it any more; each session keeps its own \
+                 prompt in the cache"
             }
             Self::Fifo => {
-                "the order of arrival alone: one call at a time on all engines but the speech detector, a text \
-                 written to its end; what nobody waits for is dropped, and each session keeps its prompt in the cache"
+                "the order of arrival alone: as naive servers do, but what nobody waits for any more is dropped"
             }
         }
     }

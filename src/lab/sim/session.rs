@@ -326,14 +326,13 @@ impl Session {
             // The oldest messages go, and with them all of the prefix but the instructions.
             (self.history, self.cached) = (HISTORY_TOKENS / 2, SYSTEM_TOKENS);
         }
-        let all = self.history + self.words;
-        let left_after = |known: u32| all + TEMPLATE_TOKENS - known.min(all);
-        let (left, left_after_others) = (left_after(self.cached), left_after(SYSTEM_TOKENS));
+        let known = self.cached.min(self.history + self.words);
+        let left = self.history + self.words + TEMPLATE_TOKENS - known;
         let asked = if epoch.is_some() { self.pause } else { pause };
         self.tickets += 1;
         let ticket = self.tickets;
         self.writing = Some(Writing::new(epoch, asked, tokens, ticket, &mut self.dice));
-        io.orders.push(Order::Write { epoch, pause: asked, left, left_after_others, tokens, ticket, due_us });
+        io.orders.push(Order::Write { epoch, pause: asked, left, tokens, ticket, due_us });
     }
 
     /// A pause was scored.

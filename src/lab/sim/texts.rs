@@ -18,8 +18,8 @@ pub struct Asked {
     pub ticket: u64,
     /// A draft, or none to only read.
     pub epoch: Option<Epoch>,
-    /// Tokens of prompt to read, where the session's own are in the cache and where only the instructions are.
-    pub left: (u32, u32),
+    /// Tokens of prompt to read.
+    pub left: u32,
     /// Tokens to write.
     pub tokens: u32,
     /// When it was ordered, microseconds.
@@ -79,8 +79,6 @@ pub struct Texts {
     ids: u32,
     /// Who holds a place, and since when unused.
     places: BTreeMap<usize, u64>,
-    /// Whose prompt is in the only context there is, where there is only one.
-    last: Option<usize>,
     sequences: usize,
     cache_tokens: u64,
     /// The step under way: who reads how much, who gets a token, by the text's id.
@@ -91,14 +89,14 @@ impl Texts {
     /// Nobody writes.
     pub fn new(policy: Policy, sequences: usize, cache_tokens: u64) -> Self {
         let (texts, places) = (Vec::new(), BTreeMap::new());
-        Self { policy, texts, ids: 0, places, last: None, sequences, cache_tokens, step: Default::default() }
+        Self { policy, texts, ids: 0, places, sequences, cache_tokens, step: Default::default() }
     }
 
     /// Takes a session's new text, in place of the one it has.
     pub fn write(&mut self, asked: Asked) {
         self.stop(asked.session);
         self.ids += 1;
-        let left = asked.left.0.max(1);
+        let left = asked.left.max(1);
         let (id, written) = (self.ids, 0);
         self.texts.push(Text { id, asked, left, written, begun: false, speculative: true });
     }
@@ -143,10 +141,7 @@ impl Texts {
 
     /// Begins the next step; none if nothing can be moved.
     pub fn start(&mut self, token_us: u64, now: u64, sessions: &mut [Session]) -> Option<StepCost> {
-        let queued_us = match self.policy {
-            Policy::Arrival => self.place_alone(now),
-            Policy::Viva | Policy::Fifo => self.place(now, sessions),
-        };
+        let queued_us = self.place(now, sessions);
         let view = |text: &Text| Sequence {
             seq: text.id,
             left: text.left,
@@ -171,34 +166,23 @@ impl Texts {
         Some(cost)
     }
 
-    /// Begins the first text in the one context there is, once the one before is done. What it reads depends on whose
-    /// prompt is there.
-    fn place_alone(&mut self, now: u64) -> u64 {
-        if self.texts.iter().any(|text| text.begun) {
-            return 0;
-        }
-        let Some(text) = self.texts.iter_mut().min_by_key(|text| (text.asked.asked_us, text.id)) else {
-            return 0;
-        };
-        let (own, after_others) = text.asked.left;
-        text.left = if self.last == Some(text.asked.session) { own } else { after_others }.max(1);
-        text.begun = true;
-        self.last = Some(text.asked.session);
-        now - text.asked.asked_us
-    }
-
     /// Gives places to those who wait, most urgent first; takes them from those idle longest, also where the
     /// cache is too full. Gives what those begun now had waited.
     fn place(&mut self, now: u64, sessions: &mut [Session]) -> u64 {
-        let mut waiting: Vec<(bool, u64, usize)> = self
+        let mut waiting: Vec<(bool, u64, usize, u32)> = self
             .texts
             .iter()
             .filter(|text| !text.begun)
-            .map(|text| (text.speculative, text.asked.due_us, text.asked.session))
+            .map(|text| (text.speculative, text.asked.due_us, text.asked.session, text.id))
             .collect();
+        if !self.policy.cancels() {
+            // A session may have several, of which one is written at a time: the first.
+            waiting.sort_unstable_by_key(|waiting| waiting.3);
+            waiting.truncate(usize::from(self.texts.iter().all(|text| !text.begun)));
+        }
         waiting.sort_unstable();
         let mut waited = 0;
-        for (_, _, session) in waiting {
+        for (_, _, session, id) in waiting {
             while !self.places.contains_key(&session) && self.places.len() >= self.sequences {
                 if !self.evict(sessions) {
                     return waited;
@@ -209,7 +193,7 @@ impl Texts {
                 places.keys().map(|&other| sessions[other].held_tokens()).sum()
             };
             while held(&self.places, sessions) > self.cache_tokens && self.evict(sessions) {}
-            if let Some(text) = self.texts.iter_mut().find(|text| text.asked.session == session) {
+            if let Some(text) = self.texts.iter_mut().find(|text| text.id == id) {
                 waited += now - text.asked.asked_us;
                 text.begun = true;
             }

@@ -266,12 +266,12 @@ impl<'a> World<'a> {
                 return;
             }
             Order::StopWriting => return self.texts.stop(session),
-            Order::Write { epoch, left, left_after_others, tokens, ticket, due_us, .. } => {
+            Order::Write { epoch, left, tokens, ticket, due_us, .. } => {
                 return self.texts.write(Asked {
                     session,
                     ticket: *ticket,
                     epoch: *epoch,
-                    left: (*left, *left_after_others),
+                    left: *left,
                     tokens: *tokens,
                     asked_us: now,
                     due_us: now + due_us,
