@@ -21,7 +21,7 @@ const VOICE: usize = 3;
 
 /// From so many sessions on windows of speech wait for those of others. Below, few would come in [`GATHER`], and who is
 /// alone shall wait for nobody.
-const GATHER_FROM: usize = 16;
+const GATHER_FROM: usize = 8;
 
 /// How long a window waits at most, so that many are judged in one call: Silero takes 0.3 ms for one and 3.7 for 64.
 /// A quarter of a window; an interruption may take 150 ms in all.
@@ -147,6 +147,17 @@ impl GpuState {
         }
         for granted in policy::grant(&mut candidates, self.free, self.total) {
             self.start(granted);
+        }
+        self.give_way();
+    }
+
+    /// Words that are only to be shown give way to what somebody waits for, as far as that has not begun.
+    fn give_way(&mut self) {
+        let gathering = self.gathering;
+        let waits = |(i, link): (usize, &Link)| (i != EARS || !gathering) && link.certain_waits();
+        let writes = self.writers.iter_mut().any(|w| w.head().is_some_and(|head| !head.speculative));
+        if writes || self.links.iter().enumerate().any(waits) {
+            self.links.iter().for_each(Link::stop_shown);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use viva_models::EngineError;
+use viva_models::{Cancel, EngineError};
 
 use super::binding::Serves;
 use super::cost::Cost;
@@ -75,6 +75,8 @@ pub(super) struct Busy {
     pub(super) held: u32,
     /// What hangs on its most urgent piece; nothing while it is being opened.
     stake: Option<Stake>,
+    /// Stops that piece.
+    cancel: Option<Cancel>,
     /// When its most urgent piece is due.
     pub(super) deadline: Instant,
     since: Instant,
@@ -121,7 +123,7 @@ impl Link {
     ) -> std::io::Result<()> {
         let handle = spawn_link(self.kind.name(), opener, run, idle)?;
         let now = Instant::now();
-        let busy = Some(Busy { held: 0, stake: None, deadline: now, since: now });
+        let busy = Some(Busy { held: 0, stake: None, cancel: None, deadline: now, since: now });
         self.workers.push(Worker { handle, busy });
         Ok(())
     }
@@ -138,6 +140,22 @@ impl Link {
 
     pub(super) fn is_idle(&self) -> bool {
         self.idle() > 0
+    }
+
+    /// Whether something waits that somebody waits for. The queue is in order.
+    pub(super) fn certain_waits(&self) -> bool {
+        self.queue.first().is_some_and(|work| !work.speculative())
+    }
+
+    /// Stops what is only made to be shown.
+    pub(super) fn stop_shown(&self) {
+        for busy in self.workers.iter().filter_map(|worker| worker.busy.as_ref()) {
+            if let (Some(stake), Some(cancel)) = (&busy.stake, &busy.cancel)
+                && stake.is_over()
+            {
+                cancel.cancel();
+            }
+        }
     }
 
     /// Processes that do nothing.
@@ -227,6 +245,7 @@ impl Link {
         let idle = self.workers.iter_mut().filter(|worker| worker.busy.is_none());
         let Some(worker) = idle.min_by_key(|worker| !worker.handle.status.up()) else { return 0 };
         let (stake, deadline) = (Some(head.stake.clone()), head.deadline);
+        let cancel = Some(head.cancel.clone());
         let batch: Vec<Work> = self.queue.drain(..size).collect();
         if let Err(refused) = worker.handle.batches.try_send(batch) {
             // An idle link has room for a batch; one that has not is gone with its thread.
@@ -241,7 +260,7 @@ impl Link {
             return 0;
         }
         let held = self.cores.min(total);
-        worker.busy = Some(Busy { held, stake, deadline, since: Instant::now() });
+        worker.busy = Some(Busy { held, stake, cancel, deadline, since: Instant::now() });
         held
     }
 }

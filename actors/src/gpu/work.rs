@@ -64,9 +64,14 @@ impl Stake {
     /// went on.
     pub fn wanted(&self) -> bool {
         match self {
-            Self::Words(pause, _) => pause.0.load(Ordering::Acquire) != Pause::OVER,
+            Self::Words(..) => !self.is_over(),
             other => !other.speculative(),
         }
+    }
+
+    /// Whether these are words of a pause after which the caller went on.
+    pub fn is_over(&self) -> bool {
+        matches!(self, Self::Words(pause, _) if pause.0.load(Ordering::Acquire) == Pause::OVER)
     }
 
     /// Whether nobody waits for it yet, or any more.

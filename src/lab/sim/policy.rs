@@ -36,7 +36,7 @@ pub const SPEECH_AHEAD_MS: u64 = 8_000;
 
 /// From so many sessions on windows of speech wait for those of others, so long (`GATHER_FROM` and `GATHER` in
 /// `gpu/dispatch.rs`).
-pub const GATHER: (usize, u64) = (16, 8_000);
+pub const GATHER: (usize, u64) = (8, 8_000);
 
 /// From this score on the words of a pause are wanted, and when it lasts so long, milliseconds (`PROMISING` and
 /// `LASTS_MS` in `asr.rs`).

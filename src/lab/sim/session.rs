@@ -222,6 +222,11 @@ impl Session {
         io.orders.push(Order::Recognise { pause, seconds: self.heard_s(), ticket: self.ticket });
     }
 
+    /// Whether the caller has gone on after this pause.
+    pub fn words_are_over(&self, pause: u32) -> bool {
+        self.wanted.over(pause)
+    }
+
     /// Whether nobody waits for the words of this pause yet.
     pub fn words_are_speculative(&self, pause: u32, now: u64) -> bool {
         self.wanted.speculative(pause, now)

@@ -133,6 +133,11 @@ impl Texts {
         })
     }
 
+    /// Whether somebody waits for a text, as of the last look at the most urgent.
+    pub fn certain_waits(&self) -> bool {
+        self.texts.iter().any(|text| !text.speculative)
+    }
+
     /// Whether the next step moves a single sequence by a single token.
     pub fn moves_one_token(&self) -> bool {
         let mut begun = self.texts.iter().filter(|text| text.begun);

@@ -46,13 +46,20 @@ impl Words {
         }
     }
 
+    /// Whether the caller has gone on after this pause.
+    pub fn over(&self, pause: u32) -> bool {
+        match self.0.filter(|asked| asked.pause == pause) {
+            Some(asked) => asked.known == Known::Over,
+            // A newer pause is open.
+            None => self.0.is_some(),
+        }
+    }
+
     /// Whether nobody waits for the words of this pause yet.
     pub fn speculative(&self, pause: u32, now: u64) -> bool {
         match self.0.filter(|asked| asked.pause == pause) {
             Some(Asked { known: Known::Nothing, lasts_us, .. }) => now < lasts_us,
-            Some(asked) => asked.known == Known::Over,
-            // A newer pause is open: these are only shown.
-            None => self.0.is_some(),
+            _ => self.over(pause),
         }
     }
 }
@@ -71,7 +78,7 @@ mod tests {
         words.scored(1, Some(0.3));
         assert!(!words.speculative(1, 0));
         words.went_on(false);
-        assert!(words.speculative(1, 900_000), "whoever goes on waits for nothing");
+        assert!(words.over(1) && words.speculative(1, 900_000), "whoever goes on waits for nothing");
         words.went_on(true);
         assert!(!words.speculative(1, 0));
     }

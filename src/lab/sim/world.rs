@@ -32,6 +32,8 @@ pub const NAMES: [&str; LINKS] = ["vad", "turn", "asr", "tts", "llm"];
 
 /// A core is never taken whole by what sessions cost beside the engines: the rest of them stays.
 const ENGINES_SHARE_MIN: f64 = 0.05;
+/// A recognition that is stopped ends at the next node of its graph: a decoder's takes a millisecond or two.
+const GIVE_WAY_US: f64 = 2_000.0;
 /// The shortest call, microseconds: to an engine's process and back.
 const CALL_US_MIN: f64 = 50.0;
 
@@ -374,6 +376,30 @@ impl<'a> World<'a> {
         let busy = self.calls.iter().filter(|call| call.link != VAD).count();
         for link in self.policy.grant(&mut ready, self.free, self.machine.tokens, busy) {
             if link == LLM { self.start_step() } else { self.start(link) }
+        }
+        self.give_way();
+    }
+
+    /// Words that are only to be shown give way to what somebody waits for, as far as that has not begun.
+    fn give_way(&mut self) {
+        if self.policy != Policy::Viva {
+            return;
+        }
+        let waits = |link: usize| {
+            let begun = self.queues[link].is_empty() || (link == VAD && self.gathering);
+            !begun && self.queues[link].iter().any(|job| !self.speculative(job))
+        };
+        let writes = !self.calls.iter().any(|call| call.link == LLM) && self.texts.certain_waits();
+        if !writes && !(0..LLM).any(waits) {
+            return;
+        }
+        let sessions = &self.sessions;
+        let over = |job: &Job| match job.order {
+            Order::Recognise { pause: Some(pause), .. } => sessions[job.session].words_are_over(pause),
+            _ => false,
+        };
+        for call in self.calls.iter_mut().filter(|call| call.link == ASR && over(&call.jobs[0])) {
+            call.left_us = call.left_us.min(GIVE_WAY_US);
         }
     }
 
