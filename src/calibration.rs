@@ -12,7 +12,7 @@ use sysinfo::{CpuRefreshKind, RefreshKind, System};
 use viva_models::host::WIRE_VERSION;
 
 use crate::config::Config;
-use crate::lab::sim::machine::Machine;
+use crate::lab::sim::machine::{Jobs, Machine};
 
 pub use measure::{is_remote, measure, steps};
 
@@ -78,7 +78,53 @@ pub fn choose(tried: &[Tried]) -> u32 {
     chosen.threads
 }
 
+/// Seconds from one turn to the next in an interview.
+const CYCLE_S: f64 = 12.0;
+
+/// Milliseconds of a window of the speech detector.
+const WINDOW_MS: f64 = 32.0;
+
+/// What an ordinary turn asks of the engines.
+struct Turn {
+    recognitions: f64,
+    seconds: f64,
+    decisions: f64,
+    clauses: f64,
+    letters: f64,
+    prompt: f64,
+    tokens: f64,
+}
+
+/// As in the simulator with the scenario `short` (benches/runs/2026-11-24-sim: 270 recognitions, 398 decisions and 213
+/// clauses in some 120 turns), and 45 tokens of prompt to 16 of a reply.
+const TURN: Turn = Turn {
+    recognitions: 2.2,
+    seconds: 5.0,
+    decisions: 3.3,
+    clauses: 1.8,
+    letters: 35.0,
+    prompt: 45.0,
+    tokens: 16.0,
+};
+
 impl Calibration {
+    /// Cores that a session is going to take of the scheduler, before any was served: what an ordinary turn asks of
+    /// these engines, every [`CYCLE_S`].
+    pub fn session_cores(&self) -> f64 {
+        let Machine { vad, turn, asr, tts, llm, .. } = &self.machine;
+        let job = |jobs: &Jobs, size: f64| {
+            (jobs.call_ms.at(1.0) + jobs.job_ms.at(size)) * f64::from(jobs.tokens.max(1))
+        };
+        let written = llm.decode_ms.at(1.0) * f64::from(llm.decode_tokens.max(1)) * TURN.tokens;
+        let read = llm.prefill_ms.at(TURN.prompt) * f64::from(llm.tokens);
+        let turn_ms = TURN.recognitions * job(asr, TURN.seconds)
+            + TURN.decisions * job(turn, 1.0)
+            + TURN.clauses * job(tts, TURN.letters)
+            + written
+            + read;
+        turn_ms / (CYCLE_S * 1e3) + job(vad, 1.0) / WINDOW_MS
+    }
+
     /// The file for this machine and configuration.
     pub fn path(config: &Config) -> PathBuf {
         let folder = config.models_dir();
@@ -159,6 +205,16 @@ mod tests {
         );
         assert_eq!(choose(&tries(&[(1, 12.0), (2, 21.0)])), 1);
         assert_eq!(choose(&[]), 1);
+    }
+
+    #[test]
+    fn a_session_is_known_to_cost_something_before_one_was_served() {
+        let machine = Machine::load(Path::new("cpu2")).expect("it comes with Viva");
+        let threads = Threads { asr: 2, llm: 2, llm_decode: 1, tts: 1 };
+        let known = Calibration { about: String::new(), threads, tried: Vec::new(), machine };
+        let cores = known.session_cores();
+        // Two cores carried twelve such sessions in the simulator, with 85 in a hundred of them in use.
+        assert!((0.09..0.2).contains(&cores), "{cores}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
+use viva_actors::gpu::PROCESSES_MAX;
 use viva_actors::gpu::binding::{Quality, Serves};
 use viva_actors::ports::SessionSpec;
 use viva_actors::turn::{Endpointing, TurnConfig};
@@ -131,6 +132,10 @@ pub struct MachineSection {
     pub llm_threads: u32,
     /// Threads of one sentence of speech.
     pub tts_threads: u32,
+    /// Processes of the recogniser, each on a recognition of its own.
+    pub asr_processes: u32,
+    /// Processes of the voice, each on a sentence of its own.
+    pub tts_processes: u32,
 }
 
 /// `[session]`
@@ -259,8 +264,15 @@ pub struct MoreEngine<S> {
     /// What it is there for.
     #[serde(default)]
     pub serves: Serves,
+    /// Processes that work side by side; of an engine elsewhere, requests at once. A language model has one.
+    #[serde(default = "one_process")]
+    pub processes: u32,
     /// Which engine.
     pub with: S,
+}
+
+fn one_process() -> u32 {
+    1
 }
 
 /// What flags say; they go before everything else.
@@ -380,6 +392,21 @@ impl Config {
         }
         if let Some(bad) = self.server.origins.iter().find(|o| !o.contains("://")) {
             return fail("server.origins", bad, "an origin is written like https://example.org");
+        }
+        let machine = &self.machine;
+        for (key, processes) in [
+            ("machine.asr_processes", machine.asr_processes),
+            ("machine.tts_processes", machine.tts_processes),
+        ] {
+            if processes > PROCESSES_MAX {
+                return fail(key, &processes, "it must be at most 16");
+            }
+        }
+        let more = &self.engines;
+        let processes =
+            more.more_asr.iter().map(|m| m.processes).chain(more.more_tts.iter().map(|m| m.processes));
+        if let Some(bad) = processes.into_iter().find(|n| !(1..=PROCESSES_MAX).contains(n)) {
+            return fail("engines.more_*.processes", &bad, "it must be in 1..=16");
         }
         if presets::interviewer(&s.interviewer).is_none() {
             return fail("session.interviewer", &s.interviewer, presets::interviewer_names());
@@ -534,6 +561,7 @@ mod tests {
             ("[server]\nsessions_max = 0", "server.sessions_max"),
             ("[session]\nlead_ms = 500", "session.lead_ms"),
             ("[turn]\npatience = 100.0", "turn.patience"),
+            ("[machine]\ntts_processes = 17", "machine.tts_processes"),
             ("[server]\norigins = ['example.org']", "server.origins"),
             ("[session]\ninterviewer = 'grim'", "formal, friendly, technical"),
         ] {

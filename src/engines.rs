@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use viva_actors::gpu::{Cores, Engines, More};
+use viva_actors::gpu::{Cores, Engines, More, Order, Share};
 use viva_models::fetch::{FetchError, Part, Role, Weights, locate};
 use viva_models::host::WIRE_VERSION;
 use viva_models::registry::{
@@ -30,7 +30,16 @@ pub struct Chosen {
     pub more: EnginesSection,
     /// How they share the machine.
     pub cores: Cores,
+    /// How many processes work on what waits, and in which order.
+    pub order: Order,
 }
+
+/// Cores for which the voice has a process by itself. With one of them 64 simulated callers on 32 cores waited for
+/// the voice, which was busy all the time; four were busy a quarter of it.
+const CORES_A_VOICE: u32 = 8;
+
+/// Processes of the voice that are started unasked: each holds some 100 MB.
+const VOICES_BY_ITSELF: u32 = 4;
 
 /// Tokens of one sequence: a long system prompt of 1,000 and half an interview's turns. It costs nothing until it
 /// is used, since all sequences share one cache.
@@ -46,7 +55,8 @@ impl Chosen {
     /// The profile's engines with the configuration's own in their place. Fails when a file that is needed
     /// is missing, with a sentence that says what to run.
     pub fn of(config: &Config) -> Result<Self, FetchError> {
-        let measured = Calibration::known(config).map(|known| known.threads);
+        let known = Calibration::known(config);
+        let measured = known.as_ref().map(|known| known.threads);
         let cores = cores(config, measured);
         let weights = Weights::within(&config.models_dir(), &config.models.profile);
         let engines = &config.engines;
@@ -106,7 +116,20 @@ impl Chosen {
             }),
             more: engines.clone(),
             cores,
-        })
+            order: Order {
+                session_cores: known.map_or(0.0, |known| known.session_cores()),
+                ..order(config, cores)
+            },
+        }
+        .with_llm_alone())
+    }
+
+    /// Cores of a step of the language model that makes a single token, where it is one of ours.
+    fn with_llm_alone(mut self) -> Self {
+        if let LlmSpec::Llama(llama) = &self.llm {
+            self.cores.llm_alone = llama.decode_threads as u32;
+        }
+        self
     }
 
     /// The programs of engines that are processes, by the name the registry finds them under.
@@ -145,19 +168,21 @@ impl Chosen {
 
     /// What the scheduler opens, and opens again when one dies.
     pub fn engines(self) -> Engines {
-        let Self { vad, turn, asr, llm, tts, embed, more, cores } = self;
+        let Self { vad, turn, asr, llm, tts, embed, more, cores, order } = self;
         let spoken = spoken(&tts);
         let asr_more = more.more_asr.into_iter().map(|m| {
             let cores = if let AsrSpec::Whisper(whisper) = &m.with { whisper.threads as u32 } else { REMOTE };
-            (m.serves, More::Asr(Arc::new(move || registry::open_asr(&m.with)), cores))
+            let share = Share { cores, processes: m.processes };
+            (m.serves, More::Asr(Arc::new(move || registry::open_asr(&m.with)), share))
         });
         let llm_more = more.more_llm.into_iter().map(|m| {
             let cores = if let LlmSpec::Llama(llama) = &m.with { llama.threads as u32 } else { REMOTE };
-            (m.serves, More::Llm(Arc::new(move || registry::open_llm(&m.with)), cores))
+            (m.serves, More::Llm(Arc::new(move || registry::open_llm(&m.with)), Share::of(cores)))
         });
         let tts_more = more.more_tts.into_iter().map(|m| {
             let cores = if let TtsSpec::Piper(piper) = &m.with { piper.threads as u32 } else { REMOTE };
-            (m.serves, More::Tts(Arc::new(move || registry::open_tts(&m.with)), cores))
+            let share = Share { cores, processes: m.processes };
+            (m.serves, More::Tts(Arc::new(move || registry::open_tts(&m.with)), share))
         });
         Engines {
             vad: Arc::new(move || registry::open_vad(&vad)),
@@ -171,6 +196,7 @@ impl Chosen {
             spoken,
             more: asr_more.chain(llm_more).chain(tts_more).collect(),
             cores,
+            order,
         }
     }
 }
@@ -247,6 +273,17 @@ fn cores(config: &Config, measured: Option<Threads>) -> Cores {
     cores
 }
 
+/// How many processes work on what waits.
+fn order(config: &Config, cores: Cores) -> Order {
+    let machine = &config.machine;
+    let set = |processes: u32, default: u32| if processes > 0 { processes } else { default };
+    Order {
+        asr_processes: set(machine.asr_processes, 1),
+        tts_processes: set(machine.tts_processes, (cores.total / CORES_A_VOICE).clamp(1, VOICES_BY_ITSELF)),
+        ..Order::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -268,5 +305,15 @@ mod tests {
         config.machine.asr_threads = 3;
         let cores = cores(&config, None);
         assert_eq!((cores.total, cores.asr, cores.llm, cores.tts), (1, 3, 1, 1));
+    }
+
+    #[test]
+    fn the_voice_has_processes_by_the_cores_or_as_many_as_it_is_told() {
+        let of = |total, told| {
+            let mut config = Config::default();
+            (config.machine.cores, config.machine.tts_processes) = (total, told);
+            order(&config, cores(&config, None)).tts_processes
+        };
+        assert_eq!((of(2, 0), of(16, 0), of(128, 0), of(2, 3)), (1, 2, 4, 3));
     }
 }

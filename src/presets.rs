@@ -1,5 +1,5 @@
-//! What comes with Viva inside the binary: `presets/voices/*.toml` and `presets/interviewers/*.toml`, and for the
-//! lab `presets/scenarios/*.toml` and `presets/machines/*.toml`. Each file is one preset; a preset's name is
+//! What comes with Viva inside the binary: `presets/voices/*.toml`, `presets/interviewers/*.toml` and
+//! `presets/lines/*.toml`, and for the lab `presets/scenarios/*.toml` and `presets/machines/*.toml`. Each file is one preset; a preset's name is
 //! its file's.
 
 use std::sync::LazyLock;
@@ -15,6 +15,7 @@ use viva_models::Style;
 // The questions are the bank's (crate::knowledge::bank).
 #[include = "voices/*"]
 #[include = "interviewers/*"]
+#[include = "lines/*"]
 #[include = "machines/*"]
 #[include = "scenarios/*"]
 struct Files;
@@ -111,6 +112,18 @@ pub fn give_voice(spec: &mut SessionSpec, weights: String) -> String {
     preset.name.clone()
 }
 
+/// What interviewers say to everybody in this language; nothing where we know none.
+pub fn lines(language: &str) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Lines {
+        lines: Vec<String>,
+    }
+    // The file is part of the program, and a test parses it.
+    text("lines", language)
+        .and_then(|text| toml::from_str(&text).ok())
+        .map_or_else(Vec::new, |Lines { lines }| lines)
+}
+
 /// The text of a preset the lab has, by its folder and name.
 pub fn text(folder: &str, name: &str) -> Option<String> {
     let file = Files::get(&format!("{folder}/{name}.toml"))?;
@@ -172,6 +185,17 @@ mod tests {
             assert!(text.split_whitespace().count() <= WORDS_MAX, "{}: too long", preset.name);
             assert!(!text.contains('\n') && text.contains("short spoken sentences"), "{text}");
         }
+    }
+
+    #[test]
+    fn there_are_lines_for_everybody_in_every_language_that_has_some() {
+        assert!(names("lines").contains(&"en".to_owned()));
+        for language in names("lines") {
+            let lines = lines(&language);
+            assert!(lines.contains(&"Take your time.".to_owned()) || language != "en", "{lines:?}");
+            assert!((5..=viva_actors::ahead::LINES_MAX).contains(&lines.len()), "{language}");
+        }
+        assert_eq!(lines("xx"), [""; 0]);
     }
 
     #[test]

@@ -9,13 +9,14 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use viva_models::asr::agreement::Agreement;
 use viva_models::audio::LISTEN_RATE;
 use viva_models::{AsrJob, Cancel, EngineError, Transcription};
 
-use crate::gpu::work::{Answer, Job, Stake};
+use crate::gpu::work::{Answer, Job, Pause, Stake};
 use crate::gpu::{Submitter, within};
 use crate::lane::Lane;
 use crate::ports::ListeningConfig;
@@ -52,6 +53,13 @@ const SCORED_MAX: usize = ms(8_000);
 
 /// When the words of a pause are due: they stand at the head of the way to the reply.
 const DUE_MS: u64 = 250;
+
+/// A pause that lasts so long after it was found may well be the end, whatever its score: it is found at 96 ms of
+/// silence, and at 400 its words are ordered in any case (`TRANSCRIBE_MS` in `turn.rs`).
+const LASTS_MS: u64 = 300;
+
+/// From this score on the caller may be done (`TRANSCRIBE_SCORE` in `turn.rs`).
+const PROMISING: f32 = 0.3;
 
 const fn ms(ms: usize) -> usize {
     ms * LISTEN_RATE as usize / 1000
@@ -133,9 +141,20 @@ pub struct State {
     args: Args,
     ticket: u64,
     running: Option<Cancel>,
+    /// The pause that was asked about last.
+    pause: Option<Asked>,
+    /// The turn decision under way.
+    scoring: Option<Cancel>,
     /// The caller went on before the words of their pause were there: they are final when they come.
     freeze_due: bool,
     next_at: MediaTime,
+}
+
+/// A pause that was asked about, what is known of it, and from when on it counts as an end.
+struct Asked {
+    pause: u32,
+    known: Pause,
+    lasts: Instant,
 }
 
 impl Drop for State {
@@ -156,7 +175,15 @@ impl Actor for Asr {
         args.listened.attach(Box::new(move || {
             me.cast(Msg::Doorbell).ok();
         }));
-        Ok(State { args, ticket: 0, running: None, freeze_due: false, next_at: MediaTime(0) })
+        Ok(State {
+            args,
+            ticket: 0,
+            running: None,
+            pause: None,
+            scoring: None,
+            freeze_due: false,
+            next_at: MediaTime(0),
+        })
     }
 
     async fn handle(&self, me: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
@@ -251,13 +278,25 @@ impl State {
             me.cast(Msg::Recognised(Box::new(recognised))).ok();
         });
         let job = Job::Asr { job, reply };
-        let due = if pause.is_some() { DUE_MS } else { 4 * DUE_MS };
-        self.running = Some(self.args.submitter.submit(job, within(due), Stake::Wanted));
+        let (due, stake) = match pause {
+            Some(pause) => {
+                let asked = self.asked(pause);
+                (DUE_MS, Stake::Words(asked.known.clone(), asked.lasts))
+            }
+            None => (4 * DUE_MS, Stake::Wanted),
+        };
+        self.running = Some(self.args.submitter.submit(job, within(due), stake));
+    }
+
+    fn asked(&mut self, pause: u32) -> &Asked {
+        let same = self.pause.take().filter(|asked| asked.pause == pause);
+        let new = || Asked { pause, known: Pause::default(), lasts: within(LASTS_MS) };
+        self.pause.insert(same.unwrap_or_else(new))
     }
 
     fn score(&mut self, pause: u32) {
         let samples: Arc<[f32]> = lock(&self.args.memory).recent.iter().copied().collect();
-        let reporter = self.args.reporter.clone();
+        let (reporter, known) = (self.args.reporter.clone(), self.asked(pause).known.clone());
         let reply = Box::new(move |result: Result<Answer<f32>, EngineError>| {
             let probability = match result {
                 Ok(answer) => Some(answer.value),
@@ -267,13 +306,30 @@ impl State {
                     None
                 }
             };
+            if probability.is_none_or(|score| score >= PROMISING) {
+                known.promising();
+            }
             reporter.tell(Report::Scored { pause, probability });
         });
-        self.args.submitter.submit(Job::Turn { samples, reply }, within(DUE_MS), Stake::Wanted);
+        let scoring = self.args.submitter.submit(Job::Turn { samples, reply }, within(DUE_MS), Stake::Wanted);
+        self.unscore();
+        self.scoring = Some(scoring);
+    }
+
+    /// Nobody waits for the turn decision under way.
+    fn unscore(&mut self) {
+        if let Some(scoring) = self.scoring.take() {
+            scoring.cancel();
+        }
     }
 
     fn go_on(&mut self, freeze: bool) {
+        self.unscore();
         if freeze {
+            // What was said before the pause is final: somebody waits for it after all.
+            if let Some(asked) = &self.pause {
+                asked.known.promising();
+            }
             let latest = lock(&self.args.memory).latest.take();
             match latest {
                 Some((text, samples)) => {
@@ -284,6 +340,9 @@ impl State {
                 None => self.freeze_due = self.running.is_some(),
             }
             return;
+        }
+        if let Some(asked) = &self.pause {
+            asked.known.over();
         }
         lock(&self.args.memory).latest = None;
     }
@@ -324,6 +383,7 @@ impl State {
     }
 
     fn close(&mut self) {
+        self.unscore();
         self.void();
         let mut memory = lock(&self.args.memory);
         let old = memory.window.len().saturating_sub(IDLE_MAX);

@@ -1,6 +1,6 @@
 //! The scheduler actor: all inference of all sessions goes through here, on a CPU as on a GPU.
 //!
-//! *Input:* every session has a bounded submission lane ([`SUBMISSIONS`] pieces of work); the mailbox carries
+//! *Input:* every session has a bounded submission lane (16 pieces of work); the mailbox carries
 //! only doorbells and control. *Output:* answers go straight from the device's thread to whoever asked.
 //! *When a lane is full* the submission is refused and the stage deals with it. *On a crash* of an engine
 //! its link opens it again and runs what was lost once more (see [`device`], [`sequences`]); a crash of
@@ -14,107 +14,50 @@
 pub mod binding;
 mod cost;
 pub mod device;
+mod dispatch;
+mod engines;
 pub mod load;
 pub mod policy;
 mod queue;
 mod said;
 mod sequences;
+mod submit;
 pub mod work;
 mod writer;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use viva_models::EngineError;
 use viva_models::tts::spoken::Spoken;
-use viva_models::{Asr, Cancel, Embedder, EngineError, Llm, Tts, TurnDetector, Vad};
 
 use crate::lane::Lane;
 use crate::metrics as m;
 
+pub use engines::{Cores, Engines, More, Order, PROCESSES_MAX, Share};
+pub use submit::{SUBMISSIONS, Submitter, within};
+
 use binding::{Serves, Want};
 use device::{LinkStatus, Opener};
-use load::{Load, Meter};
-use policy::Candidate;
+use load::{Load, Meter, Others, Part, Verdict};
+use policy::Discipline;
 use queue::{Done, Kind, Link};
 use sequences::Outcome;
-use work::{Job, Stake, Work};
+use work::Work;
 use writer::Writer;
-
-/// Work of one session that may wait to be read by the scheduler. By construction a session has at most
-/// one window, one decision, two recognitions, two clauses, one lookup and one text under way.
-pub const SUBMISSIONS: usize = 16;
-
-/// The place of the voice whose lines are kept, among the links.
-const VOICE: usize = 3;
 
 /// How often the device's load is looked at, and whether an engine hangs.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// What a smaller model is taken to cost of a usual one before both have worked: of two neighbours in a family the
+/// smaller has about half the weights.
+const SMALLER_COSTS: f64 = 0.5;
+
 /// A batch that takes longer than this is never done: the longest recognition, clause or step we have seen takes 3 s
 /// on two busy cores.
 const STUCK_AFTER: Duration = Duration::from_secs(20);
-
-/// The engines a server runs on.
-#[derive(Clone)]
-pub struct Engines {
-    /// Finds speech.
-    pub vad: Opener<dyn Vad>,
-    /// Judges whether a caller is done.
-    pub turn: Opener<dyn TurnDetector>,
-    /// Recognises.
-    pub asr: Opener<dyn Asr>,
-    /// Writes.
-    pub llm: Opener<dyn Llm>,
-    /// Speaks.
-    pub tts: Opener<dyn Tts>,
-    /// Embeds.
-    pub embed: Option<Opener<dyn Embedder>>,
-    /// Lines of the voice that were spoken before.
-    pub spoken: Option<Arc<Spoken>>,
-    /// For other languages and qualities than these, and to spill to.
-    pub more: Vec<(Serves, More)>,
-    /// How they share the machine.
-    pub cores: Cores,
-}
-
-/// One engine more of a kind.
-#[derive(Clone)]
-pub enum More {
-    /// Recognises, on so many cores.
-    Asr(Opener<dyn Asr>, u32),
-    /// Writes.
-    Llm(Opener<dyn Llm>, u32),
-    /// Speaks.
-    Tts(Opener<dyn Tts>, u32),
-}
-
-/// Cores of the device and how many of them each engine occupies while it works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cores {
-    /// Of the device.
-    pub total: u32,
-    /// Of the recogniser.
-    pub asr: u32,
-    /// Of the language model.
-    pub llm: u32,
-    /// Of the voice.
-    pub tts: u32,
-    /// Of the turn detector; 0 lets it run beside a recogniser that has all cores: both are needed at the
-    /// same pause, and together they take as long as one after the other.
-    pub turn: u32,
-}
-
-impl Default for Cores {
-    fn default() -> Self {
-        let total = std::thread::available_parallelism().map_or(2, |n| n.get() as u32);
-        // A voice gains nothing from a second thread (a short line: 84 ms against 94), and one leaves a core
-        // to the language model.
-        Self { total, asr: total.min(4), llm: total.min(4), tts: 1, turn: 0 }
-    }
-}
 
 /// One engine, as the outside sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +90,8 @@ pub enum GpuMsg {
     Idle(IdleReport),
     /// A language model finished an order.
     Stepped(Box<SteppedReport>),
+    /// Windows of speech have waited for others long enough.
+    Gathered,
     /// It is time to look at the load and for engines that hang.
     Look,
     /// What the scheduler holds.
@@ -170,6 +115,7 @@ pub struct Counts {
 /// What an engine's thread reports.
 pub struct IdleReport {
     link: usize,
+    worker: usize,
     done: Option<Done>,
 }
 
@@ -177,56 +123,6 @@ pub struct IdleReport {
 pub struct SteppedReport {
     writer: usize,
     outcome: Outcome,
-}
-
-/// A session's way to the scheduler. The last clone's drop releases everything the session holds there.
-#[derive(Clone)]
-pub struct Submitter(Arc<SubmitterInner>);
-
-struct SubmitterInner {
-    key: u64,
-    lane: Lane<Work>,
-    gpu: ActorRef<GpuMsg>,
-}
-
-impl Drop for SubmitterInner {
-    fn drop(&mut self) {
-        // The scheduler may be gone already when the server ends.
-        self.gpu.cast(GpuMsg::Released(self.key)).ok();
-    }
-}
-
-impl Submitter {
-    /// Registers a session, or whoever else wants work done.
-    pub fn register(gpu: &ActorRef<GpuMsg>, want: Want) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let key = NEXT.fetch_add(1, Ordering::Relaxed);
-        let lane = Lane::new(SUBMISSIONS);
-        gpu.cast(GpuMsg::Register(key, lane.clone(), want)).ok();
-        let bell = gpu.clone();
-        lane.attach(Box::new(move || {
-            bell.cast(GpuMsg::Doorbell(key)).ok();
-        }));
-        Self(Arc::new(SubmitterInner { key, lane, gpu: gpu.clone() }))
-    }
-
-    /// From now on for other engines.
-    pub fn want(&self, want: Want) {
-        self.0.gpu.cast(GpuMsg::Wants(self.0.key, want)).ok();
-    }
-
-    /// Asks for work to be done by `deadline`. Returns the flag that makes it void. A full lane fails
-    /// the work at once.
-    pub fn submit(&self, job: Job, deadline: Instant, stake: Stake) -> Cancel {
-        let cancel = Cancel::new();
-        let (submitted, session) = (Instant::now(), self.0.key);
-        let work = Work { job, deadline, submitted, cancel: cancel.clone(), stake, session };
-        if let Err(work) = self.0.lane.push(work) {
-            metrics::counter!(m::DROPS, "stage" => "gpu", "reason" => "submissions_full").increment(1);
-            work.job.fail(EngineError::Failed("the scheduler does not keep up with this session".into()));
-        }
-        cancel
-    }
 }
 
 /// The scheduler.
@@ -248,6 +144,39 @@ pub struct GpuState {
     meter: Meter,
     shared: Shared,
     spoken: Option<Arc<Spoken>>,
+    discipline: Discipline,
+    /// Windows wait for others, and [`GpuMsg::Gathered`] is on its way.
+    gathering: bool,
+}
+
+/// The engines that take jobs, while they are started.
+struct Links {
+    me: ActorRef<GpuMsg>,
+    discipline: Discipline,
+    links: Vec<Link>,
+}
+
+impl Links {
+    fn add<T: ?Sized + Send + 'static>(
+        &mut self,
+        kind: Kind,
+        serves: Serves,
+        cores: u32,
+        processes: u32,
+        opener: &Opener<T>,
+        run: device::Run<T>,
+    ) -> std::io::Result<()> {
+        let link = self.links.len();
+        let mut engine = Link::new(kind, serves, cores, self.discipline);
+        for worker in 0..processes.clamp(1, PROCESSES_MAX) as usize {
+            let me = self.me.clone();
+            engine.spawn(Arc::clone(opener), run, move |done| {
+                me.cast(GpuMsg::Idle(IdleReport { link, worker, done })).ok();
+            })?;
+        }
+        self.links.push(engine);
+        Ok(())
+    }
 }
 
 /// What can be read of the scheduler without asking the actor.
@@ -258,6 +187,7 @@ pub struct Shared(Arc<Mutex<Seen>>);
 struct Seen {
     engines: Vec<(&'static str, Serves, Arc<LinkStatus>)>,
     load: Load,
+    others: Others,
     sessions: usize,
 }
 
@@ -284,6 +214,12 @@ impl Shared {
         Load { sessions: seen.sessions, ..seen.load }
     }
 
+    /// What becomes of one more session, where so late is too late.
+    pub fn verdict(&self, late_ms_max: u32) -> Verdict {
+        let others = self.seen().others;
+        self.load().verdict(late_ms_max, others)
+    }
+
     /// So many sessions run now.
     pub fn set_sessions(&self, count: usize) {
         self.seen().sessions = count;
@@ -304,21 +240,15 @@ impl Actor for Gpu {
         me: ActorRef<GpuMsg>,
         (engines, shared): Self::Arguments,
     ) -> Result<GpuState, ActorProcessingErr> {
-        let (total, cores) = (engines.cores.total, engines.cores);
-        let mut links = Vec::new();
-        let idle = |link: usize| {
-            let me = me.clone();
-            move |done| {
-                me.cast(GpuMsg::Idle(IdleReport { link, done })).ok();
-            }
-        };
+        let (cores, total, order) = (engines.cores, engines.cores.total, engines.order);
+        let mut room = Links { me: me.clone(), discipline: order.discipline, links: Vec::new() };
         let any = Serves::default;
-        links.push(Link::spawn(Kind::Vad, any(), 0, engines.vad, device::run_vad, idle(0))?);
-        links.push(Link::spawn(Kind::Turn, any(), cores.turn, engines.turn, device::run_turn, idle(1))?);
-        links.push(Link::spawn(Kind::Asr, any(), cores.asr, engines.asr, device::run_asr, idle(2))?);
-        links.push(Link::spawn(Kind::Tts, any(), cores.tts, engines.tts, device::run_tts, idle(3))?);
-        if let Some(embed) = engines.embed {
-            links.push(Link::spawn(Kind::Embed, any(), 1, embed, device::run_embed, idle(4))?);
+        room.add(Kind::Vad, any(), 0, 1, &engines.vad, device::run_vad)?;
+        room.add(Kind::Turn, any(), cores.turn, 1, &engines.turn, device::run_turn)?;
+        room.add(Kind::Asr, any(), cores.asr, order.asr_processes, &engines.asr, device::run_asr)?;
+        room.add(Kind::Tts, any(), cores.tts, order.tts_processes, &engines.tts, device::run_tts)?;
+        if let Some(embed) = &engines.embed {
+            room.add(Kind::Embed, any(), 1, 1, embed, device::run_embed)?;
         }
         let stepped = |writer: usize| {
             let me = me.clone();
@@ -326,41 +256,49 @@ impl Actor for Gpu {
                 me.cast(GpuMsg::Stepped(Box::new(SteppedReport { writer, outcome }))).ok();
             }
         };
-        let mut writers = vec![Writer::spawn(any(), cores.llm, engines.llm, stepped(0))?];
+        let spawn = |serves, cores, opener, writer| {
+            Writer::spawn(serves, cores, opener, order.discipline, stepped(writer))
+        };
+        let mut writers = vec![spawn(any(), (cores.llm, cores.llm_alone), engines.llm, 0)?];
         for (serves, more) in engines.more {
-            let next = idle(links.len());
             match more {
-                More::Asr(opener, cores) => {
-                    links.push(Link::spawn(Kind::Asr, serves, cores, opener, device::run_asr, next)?);
+                More::Asr(opener, Share { cores, processes }) => {
+                    room.add(Kind::Asr, serves, cores, processes, &opener, device::run_asr)?;
                 }
-                More::Tts(opener, cores) => {
-                    links.push(Link::spawn(Kind::Tts, serves, cores, opener, device::run_tts, next)?);
+                More::Tts(opener, Share { cores, processes }) => {
+                    room.add(Kind::Tts, serves, cores, processes, &opener, device::run_tts)?;
                 }
-                More::Llm(opener, cores) => {
-                    let report = stepped(writers.len());
-                    writers.push(Writer::spawn(serves, cores, opener, report)?);
+                More::Llm(opener, Share { cores, .. }) => {
+                    writers.push(spawn(serves, (cores, 0), opener, writers.len())?);
                 }
             }
         }
-        let of_links = links.iter().map(|l| (l.kind.name(), l.serves.clone(), Arc::clone(l.status())));
+        let links = room.links;
+        let of_links =
+            links.iter().flat_map(|l| l.statuses().map(|s| (l.kind.name(), l.serves.clone(), Arc::clone(s))));
         let of_writers = writers.iter().map(|w| ("llm", w.serves.clone(), Arc::clone(w.status())));
         shared.seen().engines = of_links.chain(of_writers).collect();
         me.send_interval(LOOK_EVERY, || GpuMsg::Look);
+        let mut meter = Meter::new(total);
+        meter.assume(order.session_cores);
+        shared.seen().load = meter.load(sequences::micros(Instant::now()));
         Ok(GpuState {
             clients: HashMap::new(),
             links,
             writers,
             total,
             free: total,
-            meter: Meter::new(total),
+            meter,
             shared,
             spoken: engines.spoken,
+            discipline: order.discipline,
+            gathering: false,
         })
     }
 
     async fn handle(
         &self,
-        _me: ActorRef<GpuMsg>,
+        me: ActorRef<GpuMsg>,
         msg: GpuMsg,
         state: &mut GpuState,
     ) -> Result<(), ActorProcessingErr> {
@@ -370,7 +308,7 @@ impl Actor for Gpu {
             }
             GpuMsg::Wants(key, want) => {
                 if let Some(client) = state.clients.get_mut(&key) {
-                    client.want = want;
+                    client.want = Want { handed: client.want.handed, ..want };
                 }
             }
             GpuMsg::Released(key) => {
@@ -378,14 +316,21 @@ impl Actor for Gpu {
                 state.writers.iter_mut().for_each(|writer| writer.book.release(key));
                 state.links.iter_mut().for_each(|link| link.drop_void(|work| work.session == key));
             }
-            GpuMsg::Doorbell(key) => state.collect(key),
-            GpuMsg::Idle(IdleReport { link, done }) => state.idle(link, done),
+            GpuMsg::Doorbell(key) => {
+                if state.collect(key) && state.gather(&me) {
+                    // Nothing came but windows, and they wait.
+                    return Ok(());
+                }
+            }
+            GpuMsg::Gathered => state.gathering = false,
+            GpuMsg::Idle(report) => state.idle(report),
             GpuMsg::Stepped(report) => {
                 let SteppedReport { writer, outcome } = *report;
                 let (freed, work) = state.writers[writer].done(outcome);
                 state.free += freed;
                 if let Some((took, certain)) = work {
-                    state.meter.worked(sequences::micros(Instant::now()), took, freed.max(1), certain);
+                    let now = sequences::micros(Instant::now());
+                    state.meter.worked(now, took, freed.max(1), Part::Llm, certain);
                 }
             }
             GpuMsg::Look => state.look(),
@@ -401,46 +346,32 @@ impl Actor for Gpu {
 }
 
 impl GpuState {
-    /// Reads a session's lane.
-    fn collect(&mut self, key: u64) {
-        let Some(client) = self.clients.get(&key) else { return };
-        client.lane.answer();
-        while let Some(work) = client.lane.pop() {
-            let Some(kind) = Kind::of(&work.job) else {
-                let serves: Vec<Serves> = self.writers.iter().map(|w| w.serves.clone()).collect();
-                let first = binding::choose(&serves, &client.want).unwrap_or(0);
-                let other = binding::spill(&serves, &client.want);
-                let chosen = match other {
-                    Some(other) if !self.writers[first].has_room() => other,
-                    _ => first,
+    /// What else a session could be given, and what it would leave to us of an ordinary one's work.
+    fn others(&self, load: &Load) -> Others {
+        let links = self.links.iter().map(|l| (l.kind.part(), &l.serves, l.cores, l.up(), l.cost.of(1.0)));
+        let writers = self
+            .writers
+            .iter()
+            .map(|w| (Part::Llm, &w.serves, w.cores_at_most(), w.status().up(), w.step_us()));
+        let engines: Vec<_> = links.chain(writers).filter(|engine| engine.3).collect();
+        let (mut smaller, mut elsewhere) = (None, None);
+        for part in [Part::Asr, Part::Llm, Part::Tts] {
+            let share = load.parts[part as usize];
+            let of_part = || engines.iter().filter(|engine| engine.0 == part);
+            let Some(usual) = of_part().find(|engine| !engine.1.spill) else { continue };
+            if let Some(small) = of_part().find(|e| !e.1.spill && e.1.quality < usual.1.quality) {
+                // What one costs of the other, where both have been at work.
+                let of_usual = match (small.4, usual.4) {
+                    (0, _) | (_, 0) => SMALLER_COSTS,
+                    (small, usual) => (small as f64 / usual as f64).min(1.0),
                 };
-                for (i, writer) in self.writers.iter_mut().enumerate().filter(|(i, _)| *i != chosen) {
-                    // What it had under way elsewhere is replaced by this.
-                    let _ = i;
-                    writer.book.release(key);
-                }
-                self.writers[chosen].book.submit(key, work);
-                continue;
-            };
-            let of_kind: Vec<usize> = (0..self.links.len()).filter(|&l| self.links[l].kind == kind).collect();
-            let serves: Vec<Serves> = of_kind.iter().map(|&l| self.links[l].serves.clone()).collect();
-            match binding::choose(&serves, &client.want) {
-                Some(chosen) => {
-                    let link = of_kind[chosen];
-                    let work = match &self.spoken {
-                        Some(spoken) if link == VOICE => match said::answer(spoken, work) {
-                            Some(work) => work,
-                            None => continue,
-                        },
-                        _ => work,
-                    };
-                    self.links[link].queue.push(work);
-                }
-                None => {
-                    work.job.fail(EngineError::Invalid(format!("no {} engine is configured", kind.name())))
-                }
+                *smaller.get_or_insert(1.0) -= share * (1.0 - of_usual);
+            }
+            if of_part().any(|engine| engine.1.spill && engine.2 == 0) {
+                *elsewhere.get_or_insert(1.0) -= share;
             }
         }
+        Others { smaller, elsewhere }
     }
 
     fn counts(&self) -> Counts {
@@ -453,18 +384,19 @@ impl GpuState {
     }
 
     /// An engine is done, or open.
-    fn idle(&mut self, link: usize, done: Option<Done>) {
+    fn idle(&mut self, IdleReport { link, worker, done }: IdleReport) {
         let engine = &mut self.links[link];
-        let Some(busy) = engine.release() else { return };
+        let Some(busy) = engine.release(worker) else { return };
         self.free += busy.held;
         let Some(done) = done else { return };
         let now = Instant::now();
         engine.cost.learn(done.units, done.took);
         // A detector without a core of its own works on one all the same.
         let cores = if engine.serves.spill { 0 } else { busy.held.max(1) };
-        self.meter.worked(sequences::micros(now), done.took.as_micros() as u64, cores, busy.certain);
+        let took = done.took.as_micros() as u64;
+        self.meter.worked(sequences::micros(now), took, cores, engine.kind.part(), busy.wanted());
         // Windows come 31 times a second and are never late by themselves.
-        if busy.certain && !matches!(engine.kind, Kind::Vad | Kind::Embed) {
+        if busy.wanted() && !matches!(engine.kind, Kind::Vad | Kind::Embed) {
             let late = now.saturating_duration_since(busy.deadline).as_secs_f64() * 1e3;
             self.meter.finished(late);
         }
@@ -476,11 +408,17 @@ impl GpuState {
         let seen = self.shared.seen().sessions;
         self.meter.sessions(sequences::micros(now), seen);
         let load = self.meter.load(sequences::micros(now));
-        self.shared.seen().load = load;
+        let others = self.others(&load);
+        {
+            let mut seen = self.shared.seen();
+            (seen.load, seen.others) = (load, others);
+        }
         metrics::gauge!(m::DEVICE_LOAD, "kind" => "certain").set(load.certain / load.cores);
         metrics::gauge!(m::DEVICE_LOAD, "kind" => "ahead").set(load.ahead / load.cores);
         metrics::gauge!(m::DEVICE_LATE_MS).set(load.late_ms);
-        let links = self.links.iter().map(|l| (l.kind.name(), l.busy_since(), l.status()));
+        let of_link = |l: &'_ Link| l.kind.name();
+        let links =
+            self.links.iter().flat_map(|l| l.busy_since().map(move |(since, s)| (of_link(l), since, s)));
         let writers = self.writers.iter().map(|w| ("llm", w.busy_since(), w.status()));
         for (kind, since, status) in links.chain(writers) {
             let stuck = since.is_some_and(|since| now.saturating_duration_since(since) > STUCK_AFTER);
@@ -494,64 +432,4 @@ impl GpuState {
             }
         }
     }
-
-    /// Moves what would come too late, or not at all, to an engine that is there for that.
-    fn spill(&mut self) {
-        for from in 0..self.links.len() {
-            if self.links[from].serves.spill || self.links[from].queue.is_empty() {
-                continue;
-            }
-            let kind = self.links[from].kind;
-            let to = (0..self.links.len()).find(|&l| {
-                self.links[l].kind == kind && self.links[l].serves.spill && self.links[l].is_idle()
-            });
-            let Some(to) = to else { continue };
-            if let Some(work) = self.links[from].take_late() {
-                metrics::counter!(m::SPILLED, "stage" => kind.name()).increment(1);
-                self.links[to].queue.push(work);
-            }
-        }
-    }
-
-    /// Starts whatever may start now.
-    fn dispatch(&mut self) {
-        let links = self.links.len();
-        let mut candidates = Vec::with_capacity(links + self.writers.len());
-        for link in &mut self.links {
-            link.tidy();
-        }
-        self.spill();
-        for (i, link) in self.links.iter().enumerate() {
-            let Some(head) = link.head() else { continue };
-            candidates.push(Candidate {
-                link: i,
-                deadline_us: sequences::micros(head.deadline),
-                cost_us: link.cost.of(head.job.units()),
-                speculative: head.speculative(),
-                cores: link.cores,
-            });
-        }
-        for (i, writer) in self.writers.iter_mut().enumerate() {
-            let Some((deadline, speculative)) = writer.head() else { continue };
-            candidates.push(Candidate {
-                link: links + i,
-                deadline_us: sequences::micros(deadline),
-                cost_us: writer.step_us(),
-                speculative,
-                cores: writer.cores,
-            });
-        }
-        for granted in policy::grant(&mut candidates, self.free, self.total) {
-            let held = match granted.checked_sub(links) {
-                Some(writer) => self.writers[writer].start(self.total),
-                None => self.links[granted].start(self.total),
-            };
-            self.free -= held;
-        }
-    }
-}
-
-/// A deadline so far from now.
-pub fn within(ms: u64) -> Instant {
-    Instant::now() + Duration::from_millis(ms)
 }

@@ -5,6 +5,7 @@
 //! audio, text and speech travel from stage to stage in bounded [`lane`]s. Nothing here knows a transport, an
 //! engine's name or an interview.
 
+pub mod ahead;
 pub mod asr;
 pub mod conversation;
 pub mod enhancer;

@@ -30,6 +30,11 @@ pub const SESSIONS: &str = "viva_sessions";
 pub const SESSIONS_OPENED: &str = "viva_sessions_opened_total";
 /// Counter: sessions refused. Label `reason`.
 pub const SESSIONS_REFUSED: &str = "viva_sessions_refused_total";
+/// Counter: sessions handed on because there was no room for them on the usual engines. Label `to`: `smaller`,
+/// `elsewhere`.
+pub const SESSIONS_HANDED: &str = "viva_sessions_handed_total";
+/// Gauge: callers who wait for a seat.
+pub const SESSIONS_WAITING: &str = "viva_sessions_waiting";
 /// Counter: turns answered.
 pub const TURNS: &str = "viva_turns_total";
 /// Counter: replies cut. Label `reason`.
@@ -79,6 +84,8 @@ pub const ALL: &[(&str, &str)] = &[
     (SESSIONS, "Sessions running"),
     (SESSIONS_OPENED, "Sessions opened"),
     (SESSIONS_REFUSED, "Sessions refused, by reason"),
+    (SESSIONS_HANDED, "Sessions handed to smaller engines or elsewhere for want of room"),
+    (SESSIONS_WAITING, "Callers who wait for a seat"),
     (TURNS, "Turns answered"),
     (CUTS, "Replies cut, by reason"),
     (DRAFTS_DISCARDED, "Drafts thrown away"),

@@ -4,15 +4,18 @@
 //! *On a crash* of a session its slot is free again and nobody else notices; on a crash of the scheduler all
 //! sessions end with an error and a new scheduler starts.
 
-use std::collections::HashMap;
+mod admission;
+mod seats;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
 use tokio::sync::mpsc;
 
-use crate::gpu::binding::Want;
+use crate::gpu::binding::{Handed, Want};
 use crate::gpu::load::{Load, Verdict};
 use crate::gpu::{Counts, EngineStatus, Engines, Gpu, GpuMsg, Shared, Submitter};
 use crate::lateness::Lateness;
@@ -24,6 +27,10 @@ use crate::recorder::Unwritable;
 use crate::session::graph::Lanes;
 use crate::session::{self, Session};
 use crate::types::SessionId;
+
+pub use admission::{OpenError, WAIT_MAX, WAITING_MAX};
+use admission::{WAITING_LOOK, Waiting, missing};
+use seats::Seats;
 
 /// What the server allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,47 +50,12 @@ impl Default for Limits {
     }
 }
 
-/// Why a session was not opened.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    /// All places are taken.
-    #[error("the server is full; try again in {retry_after_s} s")]
-    Full {
-        /// When a place is likely to be free.
-        retry_after_s: u32,
-    },
-    /// Those who are being served are only just served in time.
-    #[error("the server is too busy; try again in {retry_after_s} s")]
-    Busy {
-        /// When it is worth another try.
-        retry_after_s: u32,
-    },
-    /// The server is about to end.
-    #[error("the server is shutting down")]
-    Draining,
-    /// An engine is not there.
-    #[error("the server is not ready: {0}")]
-    NotReady(String),
-    /// The caller agreed to a recording and none can be written now. The log says why; the caller need not
-    /// know where recordings lie.
-    #[error("no recording can be written now")]
-    RecordingUnavailable,
-}
-
-/// When to come back to a full server: about the time a short conversation still takes.
-const RETRY_AFTER_S: u32 = 15;
-
-/// Above this lateness of one tick in a hundred no further caller is taken: half a frame. In prototypes a
-/// server beyond it collapsed within seconds (ticks of two seconds, calls that dropped and came again).
-const LATE_MAX: Duration = Duration::from_millis(10);
-
-/// When to come back to a busy server: the lateness looks back ten seconds.
-const RETRY_BUSY_S: u32 = 10;
-
 /// What the root is told.
 pub enum RootMsg {
-    /// Open a session.
-    Open(Box<SessionSpec>, RpcReplyPort<Result<SessionPorts, OpenError>>),
+    /// Open a session. Where there is no seat, it may wait so long for one.
+    Open(Box<SessionSpec>, Duration, RpcReplyPort<Result<SessionPorts, OpenError>>),
+    /// It is time to see whether those who wait can be let in.
+    LookAtWaiting,
     /// A way to the scheduler that is there now, for work of no session.
     Submitter(RpcReplyPort<Submitter>),
     /// Open no more sessions.
@@ -108,6 +80,8 @@ pub struct Args {
     shared: Shared,
     running: Arc<AtomicUsize>,
     lateness: Arc<Lateness>,
+    /// Seconds until a seat is free, for who would come now.
+    wait_s: Arc<AtomicU32>,
 }
 
 /// The root's state.
@@ -115,8 +89,17 @@ pub struct State {
     args: Args,
     gpu: ActorRef<GpuMsg>,
     pacer: Pacer,
-    sessions: HashMap<ActorId, ActorRef<SessionMsg>>,
+    sessions: HashMap<ActorId, Seat>,
+    seats: Seats,
+    /// In the order in which they came; at most [`WAITING_MAX`].
+    waiting: VecDeque<Waiting>,
     closed: bool,
+}
+
+/// A session that is there.
+struct Seat {
+    control: ActorRef<SessionMsg>,
+    since: Instant,
 }
 
 impl Actor for Root {
@@ -127,7 +110,15 @@ impl Actor for Root {
     async fn pre_start(&self, me: ActorRef<RootMsg>, args: Args) -> Result<State, ActorProcessingErr> {
         let gpu = spawn_gpu(&me, &args).await?;
         let pacer = Pacer::start(Arc::clone(&args.lateness));
-        Ok(State { args, gpu, pacer, sessions: HashMap::new(), closed: false })
+        Ok(State {
+            args,
+            gpu,
+            pacer,
+            sessions: HashMap::new(),
+            seats: Seats::default(),
+            waiting: VecDeque::new(),
+            closed: false,
+        })
     }
 
     async fn handle(
@@ -137,25 +128,20 @@ impl Actor for Root {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match msg {
-            RootMsg::Open(spec, reply) => {
-                let opened = state.open(&me, *spec).await;
-                if let Err(error) = &opened {
-                    let reason = match error {
-                        OpenError::Full { .. } => "full",
-                        OpenError::Busy { .. } => "busy",
-                        OpenError::Draining => "draining",
-                        OpenError::NotReady(_) => "not_ready",
-                        OpenError::RecordingUnavailable => "recording_unavailable",
-                    };
-                    metrics::counter!(m::SESSIONS_REFUSED, "reason" => reason).increment(1);
+            RootMsg::Open(spec, patience, reply) => state.ask(&me, *spec, patience, reply).await,
+            RootMsg::LookAtWaiting => {
+                state.let_in(&me).await;
+                if !state.waiting.is_empty() {
+                    me.send_after(WAITING_LOOK, || RootMsg::LookAtWaiting);
                 }
-                // An edge that is gone drops the ports, and the session ends for want of a reader.
-                reply.send(opened).ok();
             }
             RootMsg::Submitter(reply) => {
                 reply.send(Submitter::register(&state.gpu, Want::default())).ok();
             }
-            RootMsg::Close => state.closed = true,
+            RootMsg::Close => {
+                state.closed = true;
+                state.let_in(&me).await;
+            }
             RootMsg::HangUpAll(reason) => state.hang_up_all(&reason),
             RootMsg::Counts(reply) => {
                 state.gpu.cast(GpuMsg::Counts(reply)).ok();
@@ -179,11 +165,13 @@ impl Actor for Root {
             SupervisionEvent::ActorTerminated(who, ..) => (who, None),
             _ => return Ok(()),
         };
-        if state.sessions.remove(&who.get_id()).is_some() {
+        if let Some(seat) = state.sessions.remove(&who.get_id()) {
+            state.seats.ended(seat.since.elapsed().as_secs_f64());
             state.count();
             if let Some(error) = failure {
                 tracing::error!(%error, "a session died");
             }
+            state.let_in(&me).await;
         } else if who.get_id() == state.gpu.get_id() {
             tracing::error!(?failure, "the scheduler died; all sessions end and a new one starts");
             state.hang_up_all("the server had an internal error");
@@ -213,28 +201,20 @@ fn not_started(id: &SessionId, error: SpawnErr) -> OpenError {
 }
 
 impl State {
-    async fn open(&mut self, me: &ActorRef<RootMsg>, spec: SessionSpec) -> Result<SessionPorts, OpenError> {
-        if self.closed {
-            return Err(OpenError::Draining);
-        }
-        if let Some(kind) = missing(&self.args.shared.engines()) {
-            return Err(OpenError::NotReady(format!("the {kind} engine is not up yet")));
-        }
-        if self.sessions.len() >= self.args.limits.sessions {
-            return Err(OpenError::Full { retry_after_s: RETRY_AFTER_S });
-        }
-        // With nobody there, there is nobody to protect, and what makes us late (a model that loads) is no caller.
-        if !self.sessions.is_empty() && self.args.lateness.p99() > LATE_MAX {
-            return Err(OpenError::Busy { retry_after_s: RETRY_BUSY_S });
-        }
-        let load = self.args.shared.load();
-        if load.verdict(self.args.limits.late_ms_max) == Verdict::Refuse {
-            tracing::warn!(
-                ?load,
-                late_ms = load.late_with_one_more(),
-                "one more caller would make the others late"
-            );
-            return Err(OpenError::Busy { retry_after_s: RETRY_AFTER_S });
+    async fn open(
+        &mut self,
+        me: &ActorRef<RootMsg>,
+        spec: SessionSpec,
+        handed: Handed,
+    ) -> Result<SessionPorts, OpenError> {
+        let to = match handed {
+            Handed::No => None,
+            Handed::Smaller => Some("smaller"),
+            Handed::Elsewhere => Some("elsewhere"),
+        };
+        if let Some(to) = to {
+            metrics::counter!(m::SESSIONS_HANDED, "to" => to).increment(1);
+            tracing::info!(to, load = ?self.args.shared.load(), "a session is handed on: there is no room for it here");
         }
         let (out, receiver) = mpsc::channel(OUT_QUEUE);
         let lanes = Lanes::default();
@@ -242,6 +222,7 @@ impl State {
         let args = session::Args {
             id: id.clone(),
             spec,
+            handed,
             gpu: self.gpu.clone(),
             pacer: self.pacer.clone(),
             lanes: lanes.clone(),
@@ -251,7 +232,8 @@ impl State {
         let (control, _) = Actor::spawn_linked(None, Session, args, me.get_cell())
             .await
             .map_err(|error| not_started(&id, error))?;
-        self.sessions.insert(control.get_id(), control.clone());
+        let seat = Seat { control: control.clone(), since: Instant::now() };
+        self.sessions.insert(control.get_id(), seat);
         self.count();
         Ok(SessionPorts { id, mic: lanes.mic, control, out: receiver })
     }
@@ -259,18 +241,15 @@ impl State {
     fn count(&self) {
         self.args.running.store(self.sessions.len(), Ordering::Release);
         self.args.shared.set_sessions(self.sessions.len());
+        self.args.wait_s.store(self.wait_s(), Ordering::Release);
+        metrics::gauge!(m::SESSIONS_WAITING).set(self.waiting.len() as f64);
     }
 
     fn hang_up_all(&self, reason: &str) {
-        for session in self.sessions.values() {
-            session.cast(SessionMsg::Hangup(reason.to_owned())).ok();
+        for seat in self.sessions.values() {
+            seat.control.cast(SessionMsg::Hangup(reason.to_owned())).ok();
         }
     }
-}
-
-/// The first kind of engine of which none is up.
-fn missing(engines: &[EngineStatus]) -> Option<&'static str> {
-    engines.iter().map(|e| e.kind).find(|kind| !engines.iter().any(|e| e.kind == *kind && e.up))
 }
 
 /// Whether the server can take callers.
@@ -293,8 +272,9 @@ pub struct Viva {
     root: ActorRef<RootMsg>,
     shared: Shared,
     running: Arc<AtomicUsize>,
-    sessions_max: usize,
+    limits: Limits,
     lateness: Arc<Lateness>,
+    wait_s: Arc<AtomicU32>,
     closed: Arc<std::sync::atomic::AtomicBool>,
 }
 
@@ -317,7 +297,7 @@ impl Viva {
         retriever: Arc<dyn Retriever>,
     ) -> Result<Self, StartError> {
         let (shared, running) = (Shared::default(), Arc::new(AtomicUsize::new(0)));
-        let (sessions_max, lateness) = (limits.sessions, Arc::new(Lateness::default()));
+        let (lateness, wait_s) = (Arc::new(Lateness::default()), Arc::new(AtomicU32::new(0)));
         let args = Args {
             engines,
             limits,
@@ -325,17 +305,31 @@ impl Viva {
             shared: shared.clone(),
             running: Arc::clone(&running),
             lateness: Arc::clone(&lateness),
+            wait_s: Arc::clone(&wait_s),
         };
         let (root, _) = Actor::spawn(None, Root, args).await.map_err(|e| StartError(e.to_string()))?;
-        Ok(Self { root, shared, running, sessions_max, lateness, closed: Arc::default() })
+        Ok(Self { root, shared, running, limits, lateness, wait_s, closed: Arc::default() })
     }
 
     /// Opens a session.
     pub async fn open(&self, spec: SessionSpec) -> Result<SessionPorts, OpenError> {
+        self.open_within(spec, Duration::ZERO).await
+    }
+
+    /// Opens a session; where there is no seat, waits so long for one, at most [`WAIT_MAX`], behind those who came before.
+    /// At most [`WAITING_MAX`] wait. Whoever drops this does not wait any more.
+    ///
+    /// # Errors
+    /// Why there is none, and when to come back.
+    pub async fn open_within(
+        &self,
+        spec: SessionSpec,
+        patience: Duration,
+    ) -> Result<SessionPorts, OpenError> {
         let gone = |_| OpenError::NotReady("the server is ending".into());
         let (reply, answer) = ractor::concurrency::oneshot();
         self.root
-            .cast(RootMsg::Open(Box::new(spec), reply.into()))
+            .cast(RootMsg::Open(Box::new(spec), patience, reply.into()))
             .map_err(|e| OpenError::NotReady(e.to_string()))?;
         answer.await.map_err(gone)?
     }
@@ -350,7 +344,17 @@ impl Viva {
 
     /// What a caller would be told who came now, if they would be refused for want of room.
     pub fn full(&self) -> Option<OpenError> {
-        (self.sessions() >= self.sessions_max).then_some(OpenError::Full { retry_after_s: RETRY_AFTER_S })
+        let retry_after_s = self.wait_s.load(Ordering::Acquire);
+        if self.sessions() >= self.limits.sessions {
+            return Some(OpenError::Full { retry_after_s });
+        }
+        let refused = self.shared.verdict(self.limits.late_ms_max) == Verdict::Refuse;
+        refused.then_some(OpenError::Busy { retry_after_s })
+    }
+
+    /// What would become of one more session, as far as the engines' load goes.
+    pub fn verdict(&self) -> Verdict {
+        self.shared.verdict(self.limits.late_ms_max)
     }
 
     /// Sessions running.

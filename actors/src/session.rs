@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 
 use crate::conversation::Conversation;
 use crate::event::{ItemId, LogEntry, SessionEvent};
-use crate::gpu::binding::{Quality, Want};
+use crate::gpu::binding::{Handed, Quality, Want};
 use crate::gpu::{GpuMsg, Submitter};
 use crate::ledger::Ledger;
 use crate::metrics as m;
@@ -51,6 +51,8 @@ pub struct Args {
     pub id: SessionId,
     /// What makes it its own.
     pub spec: SessionSpec,
+    /// Where it was handed for want of room.
+    pub handed: Handed,
     /// The scheduler.
     pub gpu: ActorRef<GpuMsg>,
     /// The pacer.
@@ -64,7 +66,7 @@ pub struct Args {
 }
 
 fn want(language: &str, quality: Quality) -> Want {
-    Want { language: language.to_owned(), quality }
+    Want { language: language.to_owned(), quality, ..Want::default() }
 }
 
 /// The actor.
@@ -123,7 +125,7 @@ impl Actor for Session {
     type Arguments = Args;
 
     async fn pre_start(&self, me: ActorRef<SessionMsg>, args: Args) -> Result<State, ActorProcessingErr> {
-        let Args { id, spec, gpu, pacer, lanes, out, retriever } = args;
+        let Args { id, spec, handed, gpu, pacer, lanes, out, retriever } = args;
         let reporter = Reporter::new(me.clone());
         let recorder = match (&spec.recordings, spec.consent.recording) {
             (Some(folder), true) => Some(Recorder::start(folder, &id, &spec)?),
@@ -136,7 +138,7 @@ impl Actor for Session {
         pacer.add(playout, out.downgrade(), Box::new(move |r| tell.tell(Report::Playout(r)))).await;
         let soil = Soil {
             lanes,
-            submitter: Submitter::register(&gpu, want(&spec.language, spec.quality)),
+            submitter: Submitter::register(&gpu, Want { handed, ..want(&spec.language, spec.quality) }),
             reporter,
             retriever,
             session: me.get_cell(),

@@ -16,7 +16,7 @@ use viva_models::{
 };
 
 use crate::gpu::device::Opener;
-use crate::gpu::{Cores, Engines};
+use crate::gpu::{Cores, Engines, Order};
 
 /// What the fake engines cost, in milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -92,7 +92,8 @@ pub fn engines(costs: Costs, reply: &str, faults: &Arc<Faults>) -> Engines {
         spoken: None,
         more: Vec::new(),
         // Sleeping occupies no core.
-        cores: Cores { total: 64, asr: 1, llm: 1, tts: 1, turn: 0 },
+        cores: Cores { total: 64, asr: 1, llm: 1, llm_alone: 0, tts: 1, turn: 0 },
+        order: Order::default(),
     }
 }
 

@@ -15,7 +15,7 @@ use room::*;
 use viva_actors::event::{Outcome, SessionEvent};
 use viva_actors::gpu::binding::{Quality, Serves};
 use viva_actors::gpu::device::Opener;
-use viva_actors::gpu::{Engines, More};
+use viva_actors::gpu::{Engines, More, Share};
 use viva_actors::ports::{SessionMsg, SessionSpec};
 use viva_actors::testkit::{Costs, Faults, engines, heard_words};
 use viva_actors::types::Stage;
@@ -235,9 +235,9 @@ async fn work_goes_to_the_engine_for_its_language_and_to_the_second_line_when_th
     let all = Engines {
         asr: named("first", 700),
         more: vec![
-            (german, More::Asr(named("german", 5), 1)),
-            (high, More::Asr(named("high", 5), 1)),
-            (spill, More::Asr(named("spill", 5), 0)),
+            (german, More::Asr(named("german", 5), Share::of(1))),
+            (high, More::Asr(named("high", 5), Share::of(1))),
+            (spill, More::Asr(named("spill", 5), Share::of(0))),
         ],
         ..fakes(&faults)
     };
@@ -268,7 +268,7 @@ async fn a_language_is_changed_in_mid_session() {
     let faults = Arc::new(Faults::default());
     let all = Engines {
         asr: named("first"),
-        more: vec![(german, More::Asr(named("german"), 1))],
+        more: vec![(german, More::Asr(named("german"), Share::of(1)))],
         ..fakes(&faults)
     };
     let room = Room::with(all, faults, 4).await;

@@ -132,7 +132,7 @@ async fn the_first_clause_is_spoken_while_the_rest_is_still_being_written() {
     let slow = Costs { step_ms: 50, ..Costs::FREE };
     // A machine of two cores, both of which the language model takes for a step.
     let mut engines = engines(slow, &REPLY.repeat(6), &faults);
-    engines.cores = Cores { total: 2, asr: 2, llm: 2, tts: 1, turn: 0 };
+    engines.cores = Cores { total: 2, asr: 2, llm: 2, ..Cores::default() };
     let room = Room::with(engines, faults, 4).await;
     let mut caller = room.caller().await;
     caller.speak(900).await;

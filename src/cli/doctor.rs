@@ -96,6 +96,7 @@ fn examine(config: &Config) -> Vec<Finding> {
             findings.extend(chosen.programs().into_iter().map(program));
             findings.push(onnx_runtime(&chosen.vad));
             findings.extend(started(&chosen));
+            findings.push(processes(&chosen));
         }
         Err(error) => {
             let profile = &config.models.profile;
@@ -109,6 +110,23 @@ fn examine(config: &Config) -> Vec<Finding> {
     findings.push(cores());
     findings.push(memory());
     findings
+}
+
+/// How many processes the engines have that work on one piece at a time, and whether there are cores for them.
+fn processes(chosen: &Chosen) -> Finding {
+    const CHECK: &str = "processes";
+    let (order, cores) = (chosen.order, chosen.cores);
+    let found = format!("{} of the recogniser, {} of the voice", order.asr_processes, order.tts_processes);
+    let wanted = (order.asr_processes * cores.asr).max(order.tts_processes * cores.tts);
+    if wanted <= cores.total || order == viva_actors::gpu::Order::default() {
+        return Finding::ok(CHECK, found);
+    }
+    let advice = format!(
+        "they want {wanted} cores at once, and there are {}: some only hold memory; lower machine.asr_processes or \
+         machine.tts_processes",
+        cores.total
+    );
+    Finding::warn(CHECK, found, advice)
 }
 
 fn program(name: &'static str) -> Finding {

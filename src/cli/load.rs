@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::serve::PolicyChoice;
 use crate::client::server::interrupted;
 use crate::client::{CallOptions, CallerOptions, Clip, Clips, ServerOptions, ServerProcess, Via};
 use crate::edge::webrtc::impair::Impairment;
@@ -147,6 +148,9 @@ pub struct LoadArgs {
     /// Engines of the server that is started
     #[arg(long, value_enum, default_value = "real")]
     pub engines: Engines,
+    /// In which order the server that is started does its work: the scheduler's, or that of arrival (a baseline)
+    #[arg(long, hide = true, value_enum, default_value = "viva")]
+    pub policy: PolicyChoice,
     /// Weights of the server that is started
     #[arg(long, default_value = "default")]
     pub profile: String,
@@ -218,11 +222,15 @@ impl LoadArgs {
     }
 
     /// The server's engines and weights, as far as we know.
-    fn of_server(&self) -> (&str, &str) {
+    fn of_server(&self) -> (String, &str) {
+        let order = match self.policy {
+            PolicyChoice::Viva => "",
+            PolicyChoice::Arrival => ", in the order of arrival",
+        };
         match (&self.server, self.engines) {
-            (Some(_), _) => ("unknown", "unknown"),
-            (None, Engines::Real) => ("real", &self.profile),
-            (None, engines) => (engines.name(), "none"),
+            (Some(_), _) => ("unknown".into(), "unknown"),
+            (None, Engines::Real) => (format!("real{order}"), &self.profile),
+            (None, engines) => (format!("{}{order}", engines.name()), "none"),
         }
     }
 }
@@ -279,6 +287,10 @@ async fn start_server(args: &LoadArgs) -> anyhow::Result<ServerProcess> {
     let options = ServerOptions {
         engines,
         profile: Some(args.profile.clone()),
+        more: match args.policy {
+            PolicyChoice::Viva => Vec::new(),
+            PolicyChoice::Arrival => vec!["--policy".to_owned(), "arrival".to_owned()],
+        },
         settings,
         log: args.server_log,
         ..ServerOptions::default()
@@ -344,7 +356,7 @@ async fn measure(args: &LoadArgs, plan: LoadPlan) -> anyhow::Result<()> {
         println!("{}\n{}", capacity_table(capacity), capacity.sentence());
     }
     let (engines, profile) = args.of_server();
-    let report = LoadReport::new(plan, engines, profile, load, score, capacity.as_ref());
+    let report = LoadReport::new(plan, &engines, profile, load, score, capacity.as_ref());
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&report).context("the report cannot be written as JSON")?;
         write(path, &json)?;

@@ -11,7 +11,9 @@ use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
+use viva_actors::ahead;
 use viva_actors::gpu::Engines;
+use viva_actors::gpu::policy::Discipline;
 use viva_actors::ports::SessionSpec;
 use viva_actors::recorder::check_folder;
 use viva_actors::recorder::sweep::keep_sweeping;
@@ -19,6 +21,7 @@ use viva_actors::root::{Limits, Viva};
 use viva_actors::testkit;
 use viva_models::EngineError;
 use viva_models::registry::{EmbedSpec, find_binary, open_vad};
+use viva_models::tts::spoken::Spoken;
 
 use crate::config::{Config, Flags};
 use crate::edge::http::{App, serve};
@@ -67,9 +70,22 @@ pub struct ServeArgs {
     /// `fake` runs on the test kit's engines, which cost time and need no weights
     #[arg(long, hide = true, value_enum, default_value_t = EngineChoice::Real)]
     pub engines: EngineChoice,
+    /// In which order work is done, for measurements
+    #[arg(long, hide = true, value_enum, default_value = "viva")]
+    pub policy: PolicyChoice,
     /// A bad network for WebRTC, for tests: loss=0.05,jitter=60,delay=20
     #[arg(long, hide = true, value_name = "FAULTS")]
     pub impair: Option<Impairment>,
+}
+
+/// In which order work is done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum PolicyChoice {
+    /// The scheduler's.
+    #[default]
+    Viva,
+    /// What servers do that do not schedule: a baseline to measure against.
+    Arrival,
 }
 
 /// Which engines.
@@ -99,7 +115,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     telemetry::init_log(&config.log).context("the log could not be started")?;
     let metrics = telemetry::init_metrics().context("the metrics could not be started")?;
     let mut spec = config.session_spec();
-    let EngineRoom { engines, voice, embedder } = engines(&config, args.engines, &mut spec)?;
+    let EngineRoom { mut engines, voice, embedder } = engines(&config, args.engines, &mut spec)?;
+    if args.policy == PolicyChoice::Arrival {
+        tracing::warn!("work is done in the order of arrival, which is slow on purpose: a baseline");
+        engines.order.discipline = Discipline::Arrival;
+    }
     let voice = presets::give_voice(&mut spec, voice);
     if let Some(folder) = &spec.recordings {
         check_folder(folder).map_err(|error| {
@@ -115,8 +135,12 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     if let Some(folder) = spec.recordings.clone() {
         tokio::spawn(keep_sweeping(folder, spec.retention));
     }
+    let spoken = engines.spoken.clone().filter(|_| args.policy == PolicyChoice::Viva);
     let limits = Limits { sessions: config.server.sessions_max, late_ms_max: config.server.late_ms_max };
     let viva = Viva::start(engines, limits).await.context("the engines could not be started")?;
+    if let Some(spoken) = spoken {
+        tokio::spawn(lines_ahead(viva.clone(), spoken, spec.clone()));
+    }
     let offer =
         Offer { model: "viva".into(), voices: vec![voice], spec, session_s_max: config.server.session_s_max };
     let loopback = address.ip().is_loopback();
@@ -209,6 +233,19 @@ async fn knowledge(config: &Config, viva: &Viva, embedder: String) -> anyhow::Re
         tokio::spawn(keep_indexed(viva.clone(), knowledge.clone()));
     }
     Ok(knowledge)
+}
+
+/// Has what interviewers say to everybody spoken before anybody asks for it.
+async fn lines_ahead(viva: Viva, spoken: Arc<Spoken>, spec: SessionSpec) {
+    let lines = presets::lines(&spec.language);
+    let jobs = ahead::clauses(&lines, &spec.voice.style, &spec.language);
+    while !viva.readiness().ready {
+        tokio::time::sleep(READY_LOOK).await;
+    }
+    let made = ahead::speak_ahead(&viva, &spoken, jobs).await;
+    if made > 0 {
+        tracing::info!(lines = made, "what interviewers say to everybody was spoken ahead");
+    }
 }
 
 /// How often we look whether callers can be taken.

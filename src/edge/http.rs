@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio::time::{sleep, timeout};
+use viva_actors::gpu::load::Verdict;
 use viva_actors::ports::SessionSpec;
 use viva_actors::root::{OpenError, Viva};
 
@@ -180,6 +181,9 @@ pub(super) struct RealtimeQuery {
     /// The caller agrees to a recording of both sides.
     #[serde(default)]
     record: bool,
+    /// Seconds the caller is willing to wait for a seat; the handshake then takes as long.
+    #[serde(default)]
+    wait: u16,
     /// The caller comes back to a call.
     #[serde(default)]
     pub(super) resume: Option<String>,
@@ -236,7 +240,8 @@ async fn realtime(
     let Some(running) = app.running() else {
         return unavailable("the server is about to end", RETRY_SOON_S);
     };
-    let ports = match app.viva.open(spec).await {
+    let patience = Duration::from_secs(u64::from(query.wait));
+    let ports = match app.viva.open_within(spec, patience).await {
         Ok(ports) => ports,
         Err(refusal) => return refused(&refusal),
     };
@@ -292,12 +297,14 @@ fn not_a_websocket(app: &App, rejection: &WebSocketUpgradeRejection) -> Response
 pub(super) fn refused(refusal: &OpenError) -> Response<Body> {
     match refusal {
         OpenError::Full { retry_after_s } => {
-            let message = "All seats are taken; try again later.";
+            let message =
+                format!("All seats are taken; one is likely to be free in about {retry_after_s} s.");
             let body = ErrorBody::server("server_full", message);
             error(StatusCode::SERVICE_UNAVAILABLE, body, Some(u64::from(*retry_after_s)))
         }
         OpenError::Busy { retry_after_s } => {
-            let message = "The server is too busy to take another call now; try again later.";
+            let message =
+                format!("The server is too busy to take another call; try again in about {retry_after_s} s.");
             let body = ErrorBody::server("server_busy", message);
             error(StatusCode::SERVICE_UNAVAILABLE, body, Some(u64::from(*retry_after_s)))
         }
@@ -348,9 +355,11 @@ async fn readyz(State(app): State<Arc<App>>) -> Response<Body> {
         .readiness()
         .engines
         .iter()
-        .map(|e| json!({"kind": e.kind, "up": e.up, "restarts": e.restarts}))
+        .map(|e| json!({"kind": e.kind, "up": e.up, "restarts": e.restarts, "serves": e.serves}))
         .collect();
-    let body = json!({"status": "ready", "sessions": app.viva.sessions(), "engines": engines});
+    // What one more caller would get: "admit", or of smaller engines, elsewhere, or "refuse".
+    let next = if app.viva.full().is_some() { Verdict::Refuse } else { app.viva.verdict() };
+    let body = json!({"status": "ready", "sessions": app.viva.sessions(), "next": next, "engines": engines});
     axum::Json(body).into_response()
 }
 

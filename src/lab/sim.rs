@@ -13,6 +13,7 @@ pub mod reply;
 pub mod report;
 pub mod session;
 mod texts;
+mod words;
 pub mod world;
 
 use std::sync::Arc;
@@ -101,6 +102,8 @@ pub struct Outcome {
     pub drafts_discarded: u64,
     /// Sessions that were never answered.
     pub mute: u64,
+    /// Share of the processor, and of the GPU, that sessions and engines used, 0 to 1.
+    pub used: (f64, f64),
     /// What the engines did.
     pub engines: Vec<EngineUse>,
     /// Events in the simulator's queue.
@@ -131,8 +134,11 @@ pub fn run(plan: &Plan<'_>) -> Outcome {
         world.run_until(at);
         world.open(Session::new(at, caller, dice(&mut starts), common), io.wakes);
     }
+    world.run_until(end);
+    let share = |used_us: f64, there: f64| used_us / (end as f64 * there).max(1.0);
+    let used = (share(world.used_us.0, plan.machine.cpu_cores), share(world.used_us.1, 1.0));
     world.run_until(end + FINISH_US);
-    outcome(plan, &world, end)
+    Outcome { used, ..outcome(plan, &world, end) }
 }
 
 fn outcome(plan: &Plan<'_>, world: &World<'_>, end: u64) -> Outcome {
@@ -159,6 +165,7 @@ fn outcome(plan: &Plan<'_>, world: &World<'_>, end: u64) -> Outcome {
         missing_frames: sum(|session| session.missing),
         drafts_discarded: sum(|session| session.discarded),
         mute: world.sessions.iter().filter(mute).count() as u64,
+        used: (0.0, 0.0),
         engines: (0..LINKS).map(|link| engine(link, &world.uses[link], end)).collect(),
         events: world.handled,
         waits,

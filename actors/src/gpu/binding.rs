@@ -27,6 +27,25 @@ pub struct Serves {
     pub spill: bool,
 }
 
+impl Quality {
+    /// The next below; the lowest is its own.
+    pub fn lower(self) -> Self {
+        if self == Self::High { Self::Standard } else { Self::Draft }
+    }
+}
+
+/// Where a session was handed when it came, because those there took all there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Handed {
+    /// Nowhere: it gets what it wants.
+    #[default]
+    No,
+    /// To engines of the next lower quality, where there are some.
+    Smaller,
+    /// To the engines of the second line, where there are some.
+    Elsewhere,
+}
+
 /// What a session wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Want {
@@ -34,11 +53,13 @@ pub struct Want {
     pub language: String,
     /// How good.
     pub quality: Quality,
+    /// Where it was handed. It stays there for as long as it lasts, whatever else it wants.
+    pub handed: Handed,
 }
 
 impl Default for Want {
     fn default() -> Self {
-        Self { language: "en".into(), quality: Quality::Standard }
+        Self { language: "en".into(), quality: Quality::Standard, handed: Handed::No }
     }
 }
 
@@ -46,7 +67,8 @@ impl Default for Want {
 /// nearest quality (the better of two as near), then the first. Where none knows the language, the nearest
 /// quality serves all the same: a session is better heard badly than not at all. None only where there is none.
 pub fn choose(engines: &[Serves], want: &Want) -> Option<usize> {
-    pick(engines, want, false).or_else(|| pick(engines, want, true))
+    let elsewhere = want.handed == Handed::Elsewhere;
+    pick(engines, want, elsewhere).or_else(|| pick(engines, want, !elsewhere))
 }
 
 /// The engine that takes this session's work when the others cannot.
@@ -55,13 +77,14 @@ pub fn spill(engines: &[Serves], want: &Want) -> Option<usize> {
 }
 
 fn pick(engines: &[Serves], want: &Want, spill: bool) -> Option<usize> {
+    let quality = if want.handed == Handed::Smaller { want.quality.lower() } else { want.quality };
     let strangeness = |serves: &Serves| {
         let language = match serves.languages.as_slice() {
             [] => 1,
             named if named.iter().any(|tag| tag.eq_ignore_ascii_case(&want.language)) => 0,
             _ => 2,
         };
-        let distance = (serves.quality as i8 - want.quality as i8).abs();
+        let distance = (serves.quality as i8 - quality as i8).abs();
         (language, distance, std::cmp::Reverse(serves.quality))
     };
     engines
@@ -81,7 +104,7 @@ mod tests {
     }
 
     fn want(language: &str, quality: Quality) -> Want {
-        Want { language: language.into(), quality }
+        Want { language: language.into(), quality, ..Want::default() }
     }
 
     #[test]
@@ -105,6 +128,23 @@ mod tests {
         check("es", High, 2);
         assert_eq!(spill(&engines, &want("en", Draft)), Some(4));
         assert_eq!(spill(&engines[..4], &want("en", Draft)), None);
+    }
+
+    #[test]
+    fn who_was_handed_on_stays_there() {
+        use Quality::{Draft, High, Standard};
+        let engines = [
+            serves(&[], High, false),
+            serves(&[], Standard, false),
+            serves(&[], Draft, false),
+            serves(&[], Standard, true),
+        ];
+        let of = |quality, handed| choose(&engines, &Want { handed, ..want("en", quality) });
+        assert_eq!((of(High, Handed::Smaller), of(Standard, Handed::Smaller)), (Some(1), Some(2)));
+        assert_eq!(of(Standard, Handed::Elsewhere), Some(3));
+        let own = &engines[..3];
+        let handed = Want { handed: Handed::Elsewhere, ..want("en", Standard) };
+        assert_eq!(choose(own, &handed), Some(1), "what has no second line is done here");
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use serde::Serialize;
+
 /// Seconds looked back on: two turns of an interview, so that speaking and thinking are both in it.
 pub const WINDOW_S: usize = 24;
 
@@ -39,10 +41,28 @@ pub struct Meter {
     measured: Option<f64>,
 }
 
+/// Whose work it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The recogniser's.
+    Asr,
+    /// The language model's.
+    Llm,
+    /// The voice's.
+    Tts,
+    /// Of the detectors and the rest.
+    Other,
+}
+
+/// How many parts there are.
+pub const PARTS: usize = 4;
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Bucket {
     second: u64,
     certain_us: f64,
+    /// The same by [`Part`].
+    parts_us: [f64; PARTS],
     ahead_us: f64,
     session_us: f64,
 }
@@ -62,13 +82,30 @@ pub struct Load {
     pub demand: f64,
     /// How late certain work was done, 95th percentile, milliseconds; 0 for what was in time.
     pub late_ms: f64,
+    /// What share of certain work each [`Part`] is, 0 to 1; all 0 while unknown.
+    pub parts: [f64; PARTS],
+}
+
+/// What else a session can be given, as the share of an ordinary session's work that it would leave to us, 0 to 1. None
+/// where there is no such engine.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Others {
+    /// By engines of the next lower quality.
+    pub smaller: Option<f64>,
+    /// By engines of the second line that are elsewhere.
+    pub elsewhere: Option<f64>,
 }
 
 /// What becomes of one more session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// There is room.
     Admit,
+    /// There is room for one that is served by smaller engines.
+    Smaller,
+    /// There is room for one that is served elsewhere, as far as it can be.
+    Elsewhere,
     /// It would make the others late.
     Refuse,
 }
@@ -94,10 +131,15 @@ impl Meter {
     }
 
     /// An engine worked for so long on so many cores.
-    pub fn worked(&mut self, now_us: u64, took_us: u64, cores: u32, certain: bool) {
+    pub fn worked(&mut self, now_us: u64, took_us: u64, cores: u32, part: Part, certain: bool) {
         let bucket = self.bucket(now_us);
         let work = took_us as f64 * f64::from(cores);
-        if certain { bucket.certain_us += work } else { bucket.ahead_us += work }
+        if certain {
+            bucket.certain_us += work;
+            bucket.parts_us[part as usize] += work;
+        } else {
+            bucket.ahead_us += work;
+        }
     }
 
     /// Work that somebody waited for was done so much after it was due (negative: before).
@@ -144,7 +186,13 @@ impl Meter {
         if session_us >= SESSION_SECONDS_ENOUGH * 1e6 {
             self.measured = Some(sum(|b| b.certain_us) / session_us);
         }
+        let all: f64 = sum(|b| b.certain_us);
+        let mut parts = [0.0; PARTS];
+        for bucket in self.buckets.iter().filter(|_| all > 0.0) {
+            parts.iter_mut().zip(bucket.parts_us).for_each(|(part, us)| *part += us / all);
+        }
         Load {
+            parts,
             cores: self.cores,
             certain,
             ahead,
@@ -166,30 +214,36 @@ impl Meter {
 }
 
 impl Load {
-    /// Cores that all sessions are going to take: those who have just come have not cost anything yet.
-    fn expected(&self, sessions: usize) -> f64 {
-        self.certain.max(self.demand * self.sessions as f64)
-            + self.demand * sessions.saturating_sub(self.sessions) as f64
+    /// Cores that all sessions are going to take, with so much of one more: those who have just come have not cost
+    /// anything yet.
+    fn expected(&self, more: f64) -> f64 {
+        self.certain.max(self.demand * self.sessions as f64) + self.demand * more
     }
 
-    /// How late certain work would be done with one session more, 95th percentile, milliseconds. What waits in a
-    /// queue grows as the room that is left shrinks.
-    pub fn late_with_one_more(&self) -> f64 {
-        let room = |sessions: usize| (1.0 - self.expected(sessions) / self.cores).max(0.01);
-        self.late_ms * room(self.sessions) / room(self.sessions + 1)
+    /// How late certain work would be done with so much of a session more, 95th percentile, milliseconds. What waits in
+    /// a queue grows as the room that is left shrinks.
+    pub fn late_with(&self, more: f64) -> f64 {
+        let room = |more: f64| (1.0 - self.expected(more) / self.cores).max(0.01);
+        self.late_ms * room(0.0) / room(more)
     }
 
-    /// What becomes of one more session, where so late is too late; 0 takes everybody.
-    pub fn verdict(&self, late_ms_max: u32) -> Verdict {
+    fn fits(&self, more: f64, late_ms_max: u32) -> bool {
+        self.expected(more) <= FULL_FROM * self.cores && self.late_with(more) <= f64::from(late_ms_max)
+    }
+
+    /// What becomes of one more session, where so late is too late; 0 takes everybody. Smaller engines go before
+    /// somebody else's computer.
+    pub fn verdict(&self, late_ms_max: u32, others: Others) -> Verdict {
         // With nobody there, there is nobody to protect.
-        if self.sessions == 0 || late_ms_max == 0 {
+        if self.sessions == 0 || late_ms_max == 0 || self.fits(1.0, late_ms_max) {
             return Verdict::Admit;
         }
-        let (expected, late) = (self.expected(self.sessions + 1), self.late_with_one_more());
-        if expected > FULL_FROM * self.cores || late > f64::from(late_ms_max) {
-            return Verdict::Refuse;
+        let fits = |share: Option<f64>| share.is_some_and(|share| self.fits(share, late_ms_max));
+        match others {
+            Others { smaller, .. } if fits(smaller) => Verdict::Smaller,
+            Others { elsewhere, .. } if fits(elsewhere) => Verdict::Elsewhere,
+            _ => Verdict::Refuse,
         }
-        Verdict::Admit
     }
 }
 
@@ -205,8 +259,9 @@ mod tests {
         meter.sessions(0, sessions);
         for second in 0..60 {
             for _ in 0..sessions {
-                meter.worked(second * S, 200_000, 1, true);
-                meter.worked(second * S, 50_000, 1, false);
+                meter.worked(second * S, 50_000, 1, Part::Asr, true);
+                meter.worked(second * S, 150_000, 1, Part::Llm, true);
+                meter.worked(second * S, 50_000, 1, Part::Llm, false);
                 meter.finished(late_ms);
             }
             // The scheduler looks once a second.
@@ -222,11 +277,13 @@ mod tests {
         assert!((load.ahead - 0.15).abs() < 0.02, "{load:?}");
         assert!((load.demand - 0.2).abs() < 0.02, "{load:?}");
         assert_eq!(load.late_ms, 0.0, "in time is not late");
+        assert!((load.parts[Part::Llm as usize] - 0.75).abs() < 0.01, "{load:?}");
     }
 
     #[test]
     fn one_more_is_taken_or_refused_by_what_it_would_take() {
-        let verdicts: Vec<Verdict> = (0..9).map(|n| after_a_minute(2, n, 0.0).verdict(1_000)).collect();
+        let verdicts: Vec<Verdict> =
+            (0..9).map(|n| after_a_minute(2, n, 0.0).verdict(1_000, Others::default())).collect();
         // 1.7 of two cores is full: eight sessions take 1.6, nine 1.8.
         let expect = |n: usize| if n < 8 { Verdict::Admit } else { Verdict::Refuse };
         for (n, verdict) in verdicts.into_iter().enumerate() {
@@ -235,12 +292,26 @@ mod tests {
     }
 
     #[test]
+    fn who_finds_no_room_is_handed_to_smaller_engines_then_elsewhere_then_sent_away() {
+        // Eight sessions take 1.6 of two cores; a good half of one more may be taken.
+        let full = after_a_minute(2, 8, 0.0);
+        let with = |smaller, elsewhere| full.verdict(1_000, Others { smaller, elsewhere });
+        assert_eq!(with(Some(0.4), Some(0.25)), Verdict::Smaller);
+        assert_eq!(with(Some(0.95), Some(0.25)), Verdict::Elsewhere);
+        assert_eq!(with(Some(0.95), None), Verdict::Refuse);
+        assert_eq!(
+            after_a_minute(2, 3, 0.0).verdict(1_000, Others { smaller: Some(0.1), elsewhere: None }),
+            Verdict::Admit
+        );
+    }
+
+    #[test]
     fn lateness_refuses_before_the_cores_are_full() {
         let load = after_a_minute(2, 5, 700.0);
-        assert!(load.late_with_one_more() > 850.0 && load.late_with_one_more() < 1_100.0, "{load:?}");
-        assert_eq!(after_a_minute(2, 5, 900.0).verdict(1_000), Verdict::Refuse);
+        assert!(load.late_with(1.0) > 850.0 && load.late_with(1.0) < 1_100.0, "{load:?}");
+        assert_eq!(after_a_minute(2, 5, 900.0).verdict(1_000, Others::default()), Verdict::Refuse);
         assert_eq!(
-            after_a_minute(2, 5, 900.0).verdict(0),
+            after_a_minute(2, 5, 900.0).verdict(0, Others::default()),
             Verdict::Admit,
             "who wants everybody gets everybody"
         );
@@ -252,7 +323,7 @@ mod tests {
         meter.assume(0.2);
         let mut taken = 0;
         while taken < 100 {
-            if meter.load(0).verdict(1_000) == Verdict::Refuse {
+            if meter.load(0).verdict(1_000, Others::default()) == Verdict::Refuse {
                 break;
             }
             taken += 1;
@@ -269,7 +340,7 @@ mod tests {
         (0..LATE_KEPT).for_each(|_| meter.finished(-3.0));
         assert_eq!(meter.load(2 * S).late_ms, 0.0);
         meter.sessions(2 * S, 1);
-        meter.worked(2 * S, S, 2, true);
+        meter.worked(2 * S, S, 2, Part::Llm, true);
         assert!(meter.load(3 * S).certain > 0.5);
         assert_eq!(meter.load((3 + WINDOW_S as u64) * S).certain, 0.0);
     }

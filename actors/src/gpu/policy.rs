@@ -11,6 +11,19 @@
 
 use viva_models::{SeqId, StepPlan};
 
+/// In which order work is done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Discipline {
+    /// What must begin first, together with what can run beside it: [`grant`] and [`plan_step`].
+    #[default]
+    Slack,
+    /// What servers do that do not schedule, to measure against: [`grant_in_order`]. One call at a time on all engines
+    /// but the speech detector, in the order of arrival; one piece of work a call; a text is read and written to its
+    /// end before anything else; nothing is left undone because nobody waits for it any more; no line is known from
+    /// before. Each session keeps its own prompt in the cache.
+    Arrival,
+}
+
 /// Prompt tokens moved in one step while others decode, where nothing is known of their cost: at about 4 ms a
 /// token on two CPU cores (a 135M model) 48 tokens delay the decoders by about 0.2 s at the most.
 pub const PREFILL_BESIDE_DECODE: u32 = 48;
@@ -91,6 +104,11 @@ pub fn grant(candidates: &mut [Candidate], mut free: u32, total: u32) -> Vec<usi
         }
     }
     granted
+}
+
+/// Which candidate starts in the order of arrival, given with when each was asked for: the first, once nobody is at work.
+pub fn grant_in_order(asked: impl IntoIterator<Item = (u64, usize)>, at_work: bool) -> Option<usize> {
+    if at_work { None } else { asked.into_iter().min().map(|(_, link)| link) }
 }
 
 /// A sequence with something to do.
@@ -179,6 +197,12 @@ mod tests {
     fn an_engine_wider_than_the_device_runs_when_it_is_idle() {
         assert_eq!(grant(&mut [candidate(0, 1, false, 8)], 2, 2), [0]);
         assert!(grant(&mut [candidate(0, 1, false, 8)], 1, 2).is_empty());
+    }
+
+    #[test]
+    fn in_the_order_of_arrival_one_call_runs_at_a_time() {
+        let asked = [(9, 0), (3, 2), (5, 1)];
+        assert_eq!((grant_in_order(asked, false), grant_in_order(asked, true)), (Some(2), None));
     }
 
     fn view(seq: u32, left: u32, deadline_us: u64) -> SeqView {

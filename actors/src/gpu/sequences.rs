@@ -15,7 +15,7 @@ use viva_models::{Begun, EngineError, Llm, LlmInfo, Prompt, Sampling, SeqId, Ste
 use crate::metrics as m;
 
 use super::device::{Held, LinkStatus, Opener};
-use super::policy::{self, PrefillBudget, SeqView};
+use super::policy::{self, Discipline, PrefillBudget, SeqView};
 use super::work::{GenEvent, Job, Work};
 
 /// How often an idle model's process is looked at.
@@ -149,8 +149,18 @@ struct Place {
     used: Instant,
 }
 
+/// The most urgent text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) deadline: Instant,
+    /// When it was asked for.
+    pub(super) submitted: Instant,
+    pub(super) speculative: bool,
+}
+
 /// Who holds which place, and what is generated there. Owned by the `Gpu` actor.
 pub(super) struct Book {
+    discipline: Discipline,
     places: HashMap<u64, Place>,
     free: Vec<SeqId>,
     waiting: Vec<(u64, Work)>,
@@ -160,8 +170,9 @@ pub(super) struct Book {
 }
 
 impl Book {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(discipline: Discipline) -> Self {
         Self {
+            discipline,
             places: HashMap::new(),
             free: Vec::new(),
             waiting: Vec::new(),
@@ -173,6 +184,10 @@ impl Book {
 
     /// Takes a session's new text to write, in place of the one it has.
     pub(super) fn submit(&mut self, session: u64, work: Work) {
+        if self.discipline == Discipline::Arrival {
+            self.waiting.push((session, work));
+            return;
+        }
         self.waiting.retain(|(s, _)| *s != session);
         if let Some(place) = self.places.get_mut(&session)
             && place.active.take().is_some()
@@ -184,7 +199,7 @@ impl Book {
 
     /// The session is gone.
     pub(super) fn release(&mut self, session: u64) {
-        self.waiting.retain(|(s, _)| *s != session);
+        self.waiting.retain(|(_, work)| work.session != session);
         if let Some(place) = self.places.remove(&session) {
             self.close.push(place.seq);
             self.free.push(place.seq);
@@ -202,19 +217,35 @@ impl Book {
         }
     }
 
-    /// The most urgent work: its deadline, and whether it is speculative. None if there is none.
-    pub(super) fn head(&mut self) -> Option<(Instant, bool)> {
+    /// The most urgent work. None if there is none.
+    pub(super) fn head(&mut self) -> Option<Head> {
         self.sweep();
         let later = Instant::now() + WRITING_SLACK;
+        let of = |work: &Work, deadline| Head {
+            deadline,
+            submitted: work.submitted,
+            speculative: work.speculative(),
+        };
         let due = |a: &Active| if a.delivered > 0 { a.work.deadline.max(later) } else { a.work.deadline };
-        let active = self.places.values().filter_map(|p| p.active.as_ref());
-        let head = active
-            .map(|a| (a.work.speculative(), due(a)))
-            .chain(self.waiting.iter().map(|(_, w)| (w.speculative(), w.deadline)))
-            .min()
-            .map(|(s, d)| (d, s));
+        let active = self.places.values().filter_map(|p| p.active.as_ref()).map(|a| of(&a.work, due(a)));
+        let waiting = self.waiting.iter().map(|(_, w)| of(w, w.deadline));
+        let all = active.chain(waiting);
+        let head = match self.discipline {
+            Discipline::Slack => all.min_by_key(|head| (head.speculative, head.deadline)),
+            Discipline::Arrival => all.min_by_key(|head| head.submitted),
+        };
         // Places to close are tidied up even when nobody generates.
-        head.or_else(|| (!self.close.is_empty()).then(|| (Instant::now() + Duration::from_secs(1), true)))
+        let tidying = || {
+            let deadline = Instant::now() + Duration::from_secs(1);
+            Head { deadline, submitted: deadline, speculative: true }
+        };
+        head.or_else(|| (!self.close.is_empty()).then(tidying))
+    }
+
+    /// Whether the next step moves a single sequence by a single token.
+    pub(super) fn moves_one_token(&self) -> bool {
+        let mut begun = self.places.values().filter_map(|p| p.active.as_ref()).filter(|a| a.begun);
+        begun.next().is_some_and(|a| a.left == 0) && begun.next().is_none()
     }
 
     /// Texts that wait for a place.
@@ -272,9 +303,18 @@ impl Book {
 
     /// Gives places to those who wait, most urgent first; takes them from those idle longest.
     fn place_waiting(&mut self) {
-        self.waiting.sort_by_key(|(_, w)| (w.speculative(), w.deadline));
+        match self.discipline {
+            Discipline::Slack => self.waiting.sort_by_key(|(_, w)| (w.speculative(), w.deadline)),
+            Discipline::Arrival => self.waiting.sort_by_key(|(_, w)| w.submitted),
+        }
         let mut still = Vec::new();
         for (session, work) in std::mem::take(&mut self.waiting) {
+            // In the order of arrival only one text at a time is written.
+            let alone = self.discipline == Discipline::Arrival;
+            if alone && self.places.values().any(|place| place.active.is_some()) {
+                still.push((session, work));
+                continue;
+            }
             if !self.places.contains_key(&session) {
                 let Some(seq) = self.free.pop().or_else(|| self.evict()) else {
                     still.push((session, work));

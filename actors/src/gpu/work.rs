@@ -1,7 +1,7 @@
 //! What may be asked of the scheduler, and what comes back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
 use viva_models::{
@@ -26,6 +26,26 @@ impl Certain {
     }
 }
 
+/// What is known of a pause whose words are ordered. Shared by the stage, which learns it, and the work that waits in
+/// the scheduler's queues meanwhile.
+#[derive(Debug, Clone, Default)]
+pub struct Pause(Arc<AtomicU8>);
+
+impl Pause {
+    const PROMISING: u8 = 1;
+    const OVER: u8 = 2;
+
+    /// The caller may be done: somebody waits for the words.
+    pub fn promising(&self) {
+        self.0.store(Self::PROMISING, Ordering::Release);
+    }
+
+    /// The caller goes on: the words are only to be shown.
+    pub fn over(&self) {
+        self.0.store(Self::OVER, Ordering::Release);
+    }
+}
+
 /// What hangs on a piece of work.
 #[derive(Debug, Clone)]
 pub enum Stake {
@@ -35,6 +55,38 @@ pub enum Stake {
     Ahead,
     /// A draft that may still be thrown away.
     Draft(Epoch, Certain),
+    /// The words of a pause that may be none. From then on it is taken for one, whatever is known of it.
+    Words(Pause, Instant),
+}
+
+impl Stake {
+    /// Whether it was done for somebody, as far as is known when it is done: words of a pause are, unless the caller
+    /// went on.
+    pub fn wanted(&self) -> bool {
+        match self {
+            Self::Words(..) => !self.is_over(),
+            other => !other.speculative(),
+        }
+    }
+
+    /// Whether these are words of a pause after which the caller went on.
+    pub fn is_over(&self) -> bool {
+        matches!(self, Self::Words(pause, _) if pause.0.load(Ordering::Acquire) == Pause::OVER)
+    }
+
+    /// Whether nobody waits for it yet, or any more.
+    pub fn speculative(&self) -> bool {
+        match self {
+            Self::Wanted => false,
+            Self::Ahead => true,
+            Self::Draft(epoch, certain) => !certain.holds(*epoch),
+            Self::Words(pause, from) => match pause.0.load(Ordering::Acquire) {
+                Pause::PROMISING => false,
+                Pause::OVER => true,
+                _ => Instant::now() < *from,
+            },
+        }
+    }
 }
 
 /// An answer, with where its time went.
@@ -150,11 +202,7 @@ pub struct Work {
 impl Work {
     /// Whether it may turn out to be for nothing.
     pub fn speculative(&self) -> bool {
-        match &self.stake {
-            Stake::Wanted => false,
-            Stake::Ahead => true,
-            Stake::Draft(epoch, certain) => !certain.holds(*epoch),
-        }
+        self.stake.speculative()
     }
 }
 
@@ -178,5 +226,32 @@ impl Job {
             Job::Embed { reply, .. } => reply(Err(error)),
             Job::Generate { mut sink, .. } => sink(GenEvent::Failed(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::within;
+
+    #[test]
+    fn words_of_a_pause_are_wanted_once_it_promises_to_be_the_end_or_lasts() {
+        let work = |stake| Work {
+            job: Job::Embed { texts: Vec::new(), reply: Box::new(|_| ()) },
+            deadline: within(0),
+            submitted: within(0),
+            cancel: Cancel::new(),
+            stake,
+            session: 1,
+        };
+        let pause = Pause::default();
+        let words = work(Stake::Words(pause.clone(), within(60_000)));
+        assert!(words.speculative() && words.stake.wanted(), "it costs what somebody may want");
+        pause.promising();
+        assert!(!words.speculative());
+        pause.over();
+        assert!(!words.stake.wanted());
+        assert!(words.speculative(), "the caller went on: nobody waits for them");
+        assert!(!work(Stake::Words(Pause::default(), within(0))).speculative(), "it lasts");
     }
 }

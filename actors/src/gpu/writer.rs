@@ -8,8 +8,8 @@ use viva_models::Llm;
 use super::binding::Serves;
 use super::cost::Cost;
 use super::device::{LinkStatus, Opener};
-use super::policy::PrefillBudget;
-use super::sequences::{Book, LlmLink, Outcome, spawn_llm};
+use super::policy::{Discipline, PrefillBudget};
+use super::sequences::{Book, Head, LlmLink, Outcome, spawn_llm};
 
 /// What it is doing.
 struct Busy {
@@ -23,7 +23,10 @@ struct Busy {
 /// One language model.
 pub(super) struct Writer {
     pub(super) serves: Serves,
-    pub(super) cores: u32,
+    /// Cores of a step of several tokens.
+    cores: u32,
+    /// Cores of a step of a single token: llama.cpp has a number of threads of its own for it.
+    alone: u32,
     pub(super) book: Book,
     link: LlmLink,
     busy: Option<Busy>,
@@ -36,8 +39,9 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn spawn(
         serves: Serves,
-        cores: u32,
+        (cores, alone): (u32, u32),
         opener: Opener<dyn Llm>,
+        discipline: Discipline,
         report: impl Fn(Outcome) + Send + 'static,
     ) -> std::io::Result<Self> {
         let link = spawn_llm(opener, report)?;
@@ -45,7 +49,8 @@ impl Writer {
         Ok(Self {
             serves,
             cores,
-            book: Book::new(),
+            alone: if alone == 0 { cores } else { alone.min(cores) },
+            book: Book::new(discipline),
             link,
             busy: Some(opening),
             token: Cost::default(),
@@ -66,9 +71,24 @@ impl Writer {
         self.link.status.up() && self.book.waiting() == 0
     }
 
-    /// The most urgent work, while it is idle: when it is due, and whether it may be for nothing.
-    pub(super) fn head(&mut self) -> Option<(Instant, bool)> {
+    /// Whether a step is under way.
+    pub(super) fn at_work(&self) -> bool {
+        self.busy.is_some() && self.link.status.up()
+    }
+
+    /// The most urgent work, while it is idle.
+    pub(super) fn head(&mut self) -> Option<Head> {
         if self.busy.is_some() { None } else { self.book.head() }
+    }
+
+    /// Cores that a step occupies at most; none where the model is elsewhere.
+    pub(super) fn cores_at_most(&self) -> u32 {
+        self.cores
+    }
+
+    /// Cores that its next step occupies.
+    pub(super) fn cores(&self) -> u32 {
+        if self.book.moves_one_token() { self.alone } else { self.cores }
     }
 
     /// What its next step takes, microseconds, as far as it is known.
@@ -82,12 +102,13 @@ impl Writer {
 
     /// Starts a step. Gives the cores it holds from now on.
     pub(super) fn start(&mut self, total: u32) -> u32 {
+        let cores = self.cores();
         let (order, certain) = self.book.order(self.prefill());
         let (prefill, decode) = order.size();
         if self.link.orders.try_send(order).is_err() {
             return 0;
         }
-        let held = self.cores.min(total);
+        let held = cores.min(total);
         self.busy = Some(Busy { held, certain, since: Instant::now(), prefill, decode });
         held
     }

@@ -16,6 +16,8 @@ use crate::presets;
 const PRESETS: &str = "machines";
 /// Points a line may have.
 const POINTS_MAX: usize = 64;
+/// Processes an engine may have, as in the server.
+const PROCESSES_MAX: usize = viva_actors::gpu::PROCESSES_MAX as usize;
 
 /// A machine with its engines.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,6 +86,9 @@ pub struct Jobs {
     pub tokens: u32,
     /// Cores, or share of the GPU, that it keeps busy.
     pub width: f64,
+    /// Processes that work side by side, each on a call of its own.
+    #[serde(default = "one")]
+    pub processes: usize,
     /// Most jobs in one call. An engine that cannot work on several at once has 1, whatever the hardware.
     pub batch_max: usize,
     /// Milliseconds a call takes by its number of jobs.
@@ -107,9 +112,12 @@ pub struct Llm {
     pub on: Unit,
     /// Tokens it holds while it works.
     pub tokens: u32,
+    /// The same for a step that makes a single token; 0 for as many.
+    #[serde(default)]
+    pub decode_tokens: u32,
     /// Cores, or share of the GPU, that a step keeps busy.
     pub width: f64,
-    /// The same where a step only makes one token each.
+    /// The same for a step that makes a single token.
     pub decode_width: f64,
     /// Sequences in the cache.
     pub sequences: usize,
@@ -125,6 +133,10 @@ pub struct Llm {
     pub reply_tokens: (u32, u32),
     /// Where the figures come from.
     pub source: String,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// A line through points, (of what, milliseconds).
@@ -203,8 +215,9 @@ impl Machine {
         {
             let named = |why| format!("{name}: {why}");
             positive("width", jobs.width).map_err(named)?;
-            if jobs.batch_max == 0 {
-                return Err(named("batch_max must be above 0".into()));
+            if jobs.batch_max == 0 || !(1..=PROCESSES_MAX).contains(&jobs.processes) {
+                let why = format!("batch_max must be above 0, processes in 1..={PROCESSES_MAX}");
+                return Err(named(why));
             }
             jobs.call_ms.check().and_then(|()| jobs.job_ms.check()).map_err(named)?;
         }

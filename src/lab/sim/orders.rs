@@ -10,6 +10,8 @@ pub enum Order {
         /// Of which pause.
         pause: u32,
     },
+    /// Nobody waits for a turn decision any more.
+    StopScoring,
     /// A recognition.
     Recognise {
         /// Of which pause; none to make words final.
@@ -29,6 +31,10 @@ pub enum Order {
         pause: Option<u32>,
         /// Tokens of prompt to read.
         left: u32,
+        /// Tokens to write; none where words are only read.
+        tokens: u32,
+        /// What its answers must carry to be taken.
+        ticket: u64,
         /// Microseconds until it is due.
         due_us: u64,
     },
@@ -52,6 +58,8 @@ pub enum Order {
 pub enum Wake {
     /// The next window is full.
     Window,
+    /// Windows have waited for others; no session's.
+    Gathered,
     /// The turn machine wants to look at the clock.
     Tick(u64),
     /// The candidate acts.

@@ -34,13 +34,23 @@ pub const BATCH_MAX: usize = 64;
 /// Speech that waits to be played, beyond which no clause is begun (`AHEAD_MS` in `tts.rs`).
 pub const SPEECH_AHEAD_MS: u64 = 8_000;
 
+/// From so many sessions on windows of speech wait for those of others, so long (`GATHER_FROM` and `GATHER` in
+/// `gpu/dispatch.rs`).
+pub const GATHER: (usize, u64) = (8, 8_000);
+
+/// From this score on the words of a pause are wanted, and when it lasts so long, milliseconds (`PROMISING` and
+/// `LASTS_MS` in `asr.rs`).
+pub const WORDS: (f32, u64) = (0.3, 300);
+
 /// Who decides what runs next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
     /// The server's own scheduler
     Viva,
-    /// One call at a time in the order of arrival, a text written to its end: what naive servers do
+    /// What naive servers do: one call at a time in the order of arrival, each to its end, nothing cancelled
+    Arrival,
+    /// The order of arrival alone: one call at a time, with our cancelling and our cache
     Fifo,
 }
 
@@ -86,6 +96,32 @@ pub struct Step {
 }
 
 impl Policy {
+    /// What it is, for a reader who is to judge a comparison.
+    pub fn definition(self) -> &'static str {
+        match self {
+            Self::Viva => "the server's own scheduler",
+            Self::Arrival => {
+                "what naive servers do: one call at a time on all engines but the speech detector, in the order of \
+                 arrival; one piece of work a call; a prompt is read whole and a text written to its end before anything \
+                 else; nothing is left undone because nobody waits for it any more; each session keeps its own \
+                 prompt in the cache"
+            }
+            Self::Fifo => {
+                "the order of arrival alone: as naive servers do, but what nobody waits for any more is dropped"
+            }
+        }
+    }
+
+    /// Whether what nobody waits for any more is left undone.
+    pub fn cancels(self) -> bool {
+        self != Self::Arrival
+    }
+
+    /// Whether several pieces of work share a call.
+    pub fn batches(self) -> bool {
+        self == Self::Viva
+    }
+
     /// Which engines start. `free` of `total` tokens are not held; `busy` engines work.
     pub fn grant(self, ready: &mut [Ready], free: u32, total: u32, busy: usize) -> Vec<usize> {
         match self {
@@ -100,13 +136,12 @@ impl Policy {
                 let mut candidates: Vec<Candidate> = ready.iter().map(candidate).collect();
                 policy::grant(&mut candidates, free, total)
             }
-            // What needs no token is no call to an engine that anybody would queue for: the speech detector runs
-            // beside everything in naive servers, too.
-            Self::Fifo => {
-                ready.sort_by_key(|r| (r.asked_us, r.link));
-                let small = ready.iter().filter(|r| r.link == super::world::VAD).map(|r| r.link);
-                let first = ready.iter().find(|r| r.link != super::world::VAD).map(|r| r.link);
-                small.chain(first.filter(|_| busy == 0)).collect()
+            // The speech detector runs beside everything in naive servers, too.
+            Self::Arrival | Self::Fifo => {
+                let vad = ready.iter().map(|r| r.link).find(|&link| link == super::world::VAD);
+                let others = ready.iter().filter(|r| r.link != super::world::VAD);
+                let first = policy::grant_in_order(others.map(|r| (r.asked_us, r.link)), busy > 0);
+                vad.into_iter().chain(first).collect()
             }
         }
     }
@@ -129,7 +164,7 @@ impl Policy {
                     decode: plan.decode.iter().map(|seq| seq.0).collect(),
                 }
             }
-            Self::Fifo => match sequences.iter().min_by_key(|s| (s.asked_us, s.seq)) {
+            Self::Arrival | Self::Fifo => match sequences.iter().min_by_key(|s| (s.asked_us, s.seq)) {
                 Some(first) if first.left > 0 => {
                     Step { prefill: vec![(first.seq, first.left)], decode: vec![] }
                 }

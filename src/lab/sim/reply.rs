@@ -23,6 +23,8 @@ pub struct Writing {
     pub epoch: Option<Epoch>,
     /// Whose words tell whether a sentence ends.
     pub pause: Option<u32>,
+    /// What its answers carry.
+    pub ticket: u64,
     tokens: u32,
     written: u32,
     /// Tokens of each clause.
@@ -33,7 +35,13 @@ pub struct Writing {
 
 impl Writing {
     /// A text of so many tokens.
-    pub fn new(epoch: Option<Epoch>, pause: Option<u32>, tokens: u32, dice: &mut StdRng) -> Self {
+    pub fn new(
+        epoch: Option<Epoch>,
+        pause: Option<u32>,
+        tokens: u32,
+        ticket: u64,
+        dice: &mut StdRng,
+    ) -> Self {
         let (mut clauses, mut left) = (VecDeque::new(), tokens);
         while left > 0 {
             let (least, most) = if clauses.is_empty() { FIRST_CLAUSE } else { CLAUSE };
@@ -45,7 +53,7 @@ impl Writing {
             clauses.push_back(clause);
             left -= clause;
         }
-        Self { epoch, pause, tokens, written: 0, clauses, open: 0 }
+        Self { epoch, pause, ticket, tokens, written: 0, clauses, open: 0 }
     }
 
     /// One more token; gives the characters of clauses that are complete, and whether it was the last. A clause is
@@ -206,7 +214,7 @@ mod tests {
     fn every_token_is_spoken_once_and_the_first_clause_comes_early() {
         for tokens in 1..60 {
             let mut dice = StdRng::seed_from_u64(u64::from(tokens));
-            let mut writing = Writing::new(Some(Epoch::default()), None, tokens, &mut dice);
+            let mut writing = Writing::new(Some(Epoch::default()), None, tokens, 1, &mut dice);
             let (mut chars, mut first_at) = (0.0, None);
             for n in 1..=tokens {
                 let (clauses, done) = writing.token();

@@ -35,6 +35,8 @@ pub struct Assumed<'a> {
     pub measured_in_part: bool,
     /// Who decides.
     pub policy: Policy,
+    /// What that is.
+    pub policed_by: &'static str,
     /// The scenario's name.
     pub scenario: &'a str,
     /// Seconds from one script's start to the next one's.
@@ -67,6 +69,7 @@ impl<'a> SimReport<'a> {
             forecast: true,
             measured_in_part: !machine.forecast,
             policy: plan.policy,
+            policed_by: plan.policy.definition(),
             scenario: &plan.scenario.name,
             cycle_s: plan.scenario.cycle_s,
             recognitions: RECOGNITIONS,
@@ -91,10 +94,7 @@ impl<'a> SimReport<'a> {
                 "of the machine's figures some were measured on it and the others are estimates, as each source says"
             }
         };
-        let policy = match self.assumed.policy {
-            Policy::Viva => "the server's own scheduler",
-            Policy::Fifo => "one call at a time in the order of arrival",
-        };
+        let policy = self.assumed.policed_by;
         vec![
             format!("A forecast, simulated: {machine}. {}.", self.machine.about),
             format!(
@@ -141,6 +141,7 @@ impl<'a> SimReport<'a> {
             ("noises, resumed from", format!("{}, {}", o.noises, o.resumed)),
             ("missing frames", format!("{} of {}", o.missing_frames, o.frames)),
             ("drafts thrown away", o.drafts_discarded.to_string()),
+            ("processor, GPU used", format!("{:.0} %, {:.0} %", o.used.0 * 100.0, o.used.1 * 100.0)),
         ]
     }
 

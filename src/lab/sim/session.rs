@@ -13,6 +13,7 @@ use super::candidate::{Gap, MS};
 use super::orders::{Io, Order, Wake};
 use super::policy::{DUE_MS, SPEECH_AHEAD_MS};
 use super::reply::{Reply, Writing};
+use super::words::Words;
 
 /// A window of the speech detector: 512 samples at 16 kHz.
 pub const WINDOW_US: u64 = 32 * MS;
@@ -56,6 +57,7 @@ pub struct Session {
     /// What the open pause tells, and how often it was scored.
     gap: Arc<Gap>,
     asked: usize,
+    wanted: Words,
     /// Where the open window of the recogniser begins, and what it is doing.
     heard_from: MediaTime,
     turn_open: bool,
@@ -108,6 +110,7 @@ impl Session {
             timers: 0,
             gap: Arc::new(Gap { scores: [0.5; 3], ends: 0.1, words: String::new() }),
             asked: 0,
+            wanted: Words::default(),
             heard_from: MediaTime(0),
             turn_open: false,
             ticket: 0,
@@ -152,7 +155,7 @@ impl Session {
     /// Somebody wakes us.
     pub fn wake(&mut self, why: Wake, io: &mut Io) {
         match why {
-            Wake::Window => {}
+            Wake::Window | Wake::Gathered => {}
             Wake::Tick(n) if n == self.timers => {
                 self.timer = None;
                 self.tell(&Input::Tick, io);
@@ -213,7 +216,20 @@ impl Session {
         }
         self.ticket += 1;
         self.recognising = true;
+        if let Some(pause) = pause {
+            self.wanted.asked(pause, io.now);
+        }
         io.orders.push(Order::Recognise { pause, seconds: self.heard_s(), ticket: self.ticket });
+    }
+
+    /// Whether the caller has gone on after this pause.
+    pub fn words_are_over(&self, pause: u32) -> bool {
+        self.wanted.over(pause)
+    }
+
+    /// Whether nobody waits for the words of this pause yet.
+    pub fn words_are_speculative(&self, pause: u32, now: u64) -> bool {
+        self.wanted.speculative(pause, now)
     }
 
     /// Tells the machine what happened and does what it says.
@@ -245,11 +261,14 @@ impl Session {
             }
             Action::Score { pause } => {
                 self.pause = Some(*pause);
+                self.wanted.asked(*pause, io.now);
                 io.orders.push(Order::Score { pause: *pause });
             }
             Action::ReadAhead { pause } => self.read_ahead(Some(*pause), io),
             Action::GoOn { freeze, .. } => {
                 self.pause = None;
+                io.orders.push(Order::StopScoring);
+                self.wanted.went_on(*freeze);
                 if *freeze {
                     self.heard_from = self.speech.last;
                     self.read_ahead(None, io);
@@ -283,6 +302,7 @@ impl Session {
     }
 
     fn close_turn(&mut self, io: &mut Io) {
+        io.orders.push(Order::StopScoring);
         if self.recognising {
             io.orders.push(Order::StopRecognising);
         }
@@ -314,14 +334,17 @@ impl Session {
         let known = self.cached.min(self.history + self.words);
         let left = self.history + self.words + TEMPLATE_TOKENS - known;
         let asked = if epoch.is_some() { self.pause } else { pause };
-        self.writing = Some(Writing::new(epoch, asked, tokens, &mut self.dice));
-        io.orders.push(Order::Write { epoch, pause: asked, left, due_us });
+        self.tickets += 1;
+        let ticket = self.tickets;
+        self.writing = Some(Writing::new(epoch, asked, tokens, ticket, &mut self.dice));
+        io.orders.push(Order::Write { epoch, pause: asked, left, tokens, ticket, due_us });
     }
 
     /// A pause was scored.
     pub fn scored(&mut self, pause: u32, io: &mut Io) {
         let probability = Some(self.gap.scores[self.asked.min(2)]);
         self.asked += 1;
+        self.wanted.scored(pause, probability);
         self.tell(&Input::Scored { pause, probability }, io);
     }
 
@@ -345,8 +368,13 @@ impl Session {
         }
     }
 
+    /// Whether this is the text it waits for.
+    pub fn awaits(&self, ticket: u64) -> bool {
+        self.writing.as_ref().is_some_and(|writing| writing.ticket == ticket)
+    }
+
     /// Whether the text under way is only read.
-    pub fn only_reads(&self) -> bool {
+    fn only_reads(&self) -> bool {
         self.writing.as_ref().is_none_or(|writing| writing.epoch.is_none())
     }
 
@@ -363,10 +391,10 @@ impl Session {
         }
     }
 
-    /// The model wrote a token. Says whether it was the last.
-    pub fn token(&mut self, io: &mut Io) -> bool {
-        let Some(writing) = &mut self.writing else { return true };
-        let Some(epoch) = writing.epoch else { return true };
+    /// The model wrote a token.
+    pub fn token(&mut self, io: &mut Io) {
+        let Some(writing) = &mut self.writing else { return };
+        let Some(epoch) = writing.epoch else { return };
         let (clauses, done) = writing.token();
         if done {
             self.writing = None;
@@ -376,7 +404,6 @@ impl Session {
             reply.written |= done;
         }
         self.next_clause(io);
-        done
     }
 
     /// A clause was spoken.

@@ -11,9 +11,9 @@ use viva_actors::types::Epoch;
 
 use super::machine::{Jobs, Machine, Unit};
 use super::orders::{Io, Order, Wake};
-use super::policy::{BATCH_MAX, DUE_MS, Policy, Ready};
+use super::policy::{BATCH_MAX, DUE_MS, GATHER, Policy, Ready};
 use super::session::Session;
-use super::texts::Texts;
+use super::texts::{Asked, Texts};
 
 /// Links, as the scheduler numbers them.
 pub const VAD: usize = 0;
@@ -32,6 +32,8 @@ pub const NAMES: [&str; LINKS] = ["vad", "turn", "asr", "tts", "llm"];
 
 /// A core is never taken whole by what sessions cost beside the engines: the rest of them stays.
 const ENGINES_SHARE_MIN: f64 = 0.05;
+/// A recognition that is stopped ends at the next node of its graph: a decoder's takes a millisecond or two.
+const GIVE_WAY_US: f64 = 2_000.0;
 /// The shortest call, microseconds: to an engine's process and back.
 const CALL_US_MIN: f64 = 50.0;
 
@@ -90,6 +92,10 @@ pub struct World<'a> {
     texts: Texts,
     calls: Vec<Call>,
     free: u32,
+    /// Windows wait for others.
+    gathering: bool,
+    /// Core-microseconds and GPU-microseconds that were used, of sessions and engines.
+    pub used_us: (f64, f64),
     /// What each engine did.
     pub uses: [Use; LINKS],
     /// Events handled.
@@ -108,9 +114,11 @@ impl<'a> World<'a> {
             order: 0,
             sessions: Vec::new(),
             queues: Default::default(),
-            texts: Texts::new(machine.llm.sequences, machine.llm.cache_tokens),
+            texts: Texts::new(policy, machine.llm.sequences, machine.llm.cache_tokens),
             calls: Vec::new(),
             free: machine.tokens,
+            gathering: false,
+            used_us: (0.0, 0.0),
             uses: [Use::default(); LINKS],
             handled: 0,
             io: Io::default(),
@@ -153,16 +161,26 @@ impl<'a> World<'a> {
         self.pass(end);
     }
 
-    /// How much slower than alone calls on this go now, as a factor of at most 1.
-    fn speed(&self, on: Unit) -> f64 {
+    /// What calls on this want of it, and what there is for them.
+    fn wanted(&self, on: Unit) -> (f64, f64) {
         let wanted: f64 = self.calls.iter().filter(|call| call.on == on).map(|call| call.width).sum();
         let there = match on {
             Unit::Gpu => 1.0,
             Unit::Cpu => {
-                let beside = self.machine.session.cpu * self.sessions.len() as f64;
-                (self.machine.cpu_cores - beside).max(self.machine.cpu_cores * ENGINES_SHARE_MIN)
+                (self.machine.cpu_cores - self.beside()).max(self.machine.cpu_cores * ENGINES_SHARE_MIN)
             }
         };
+        (wanted, there)
+    }
+
+    /// Cores that sessions take beside the engines.
+    fn beside(&self) -> f64 {
+        self.machine.session.cpu * self.sessions.len() as f64
+    }
+
+    /// How much slower than alone calls on this go now, as a factor of at most 1.
+    fn speed(&self, on: Unit) -> f64 {
+        let (wanted, there) = self.wanted(on);
         if wanted > there { there / wanted } else { 1.0 }
     }
 
@@ -180,12 +198,24 @@ impl<'a> World<'a> {
                 call.left_us -= passed * if call.on == Unit::Cpu { cpu } else { gpu };
                 self.uses[call.link].busy_us += passed;
             }
+            let used = |(wanted, there): (f64, f64)| passed * wanted.min(there);
+            let (cores, gpu) = (used(self.wanted(Unit::Cpu)), used(self.wanted(Unit::Gpu)));
+            self.used_us.0 += cores + passed * self.beside().min(self.machine.cpu_cores);
+            self.used_us.1 += gpu;
         }
         self.now = self.now.max(to);
     }
 
     fn wake(&mut self, event: Event) {
+        if event.wake == Wake::Gathered {
+            self.gathering = false;
+            return;
+        }
         if event.wake == Wake::Window {
+            if self.policy.batches() && self.sessions.len() >= GATHER.0 && !self.gathering {
+                self.gathering = true;
+                self.push(self.now + GATHER.1, event.session, Wake::Gathered);
+            }
             let due_us = self.now + DUE_MS.vad * 1_000;
             // Any order will do: the queue is the window's.
             let order = Order::StopWriting;
@@ -218,7 +248,16 @@ impl<'a> World<'a> {
                 (ASR, now + if pause.is_some() { DUE_MS.asr } else { DUE_MS.freeze } * 1_000)
             }
             Order::Speak { due_us, .. } => (TTS, now + due_us),
+            Order::StopScoring => {
+                if self.policy.cancels() {
+                    self.queues[TURN].retain(|job| job.session != session);
+                }
+                return;
+            }
             Order::StopRecognising => {
+                if !self.policy.cancels() {
+                    return;
+                }
                 self.queues[ASR].retain(|job| job.session != session);
                 // A recogniser that works for nobody stops.
                 for call in &mut self.calls {
@@ -229,8 +268,16 @@ impl<'a> World<'a> {
                 return;
             }
             Order::StopWriting => return self.texts.stop(session),
-            Order::Write { epoch, left, due_us, .. } => {
-                return self.texts.write(session, *epoch, *left, now, now + due_us);
+            Order::Write { epoch, left, tokens, ticket, due_us, .. } => {
+                return self.texts.write(Asked {
+                    session,
+                    ticket: *ticket,
+                    epoch: *epoch,
+                    left: *left,
+                    tokens: *tokens,
+                    asked_us: now,
+                    due_us: now + due_us,
+                });
             }
         };
         self.queues[link].push_back(Job { session, order, asked_us: now, due_us });
@@ -275,22 +322,20 @@ impl<'a> World<'a> {
             Order::Speak { epoch, chars, ticket, .. } => {
                 self.with(session, |s, io| s.spoken(ticket, epoch, chars, io));
             }
-            Order::StopRecognising | Order::StopWriting | Order::Write { .. } => {}
+            Order::StopScoring | Order::StopRecognising | Order::StopWriting | Order::Write { .. } => {}
         }
     }
 
     fn stepped(&mut self) {
         let step = self.texts.stepped();
-        for session in step.read {
-            // What was only to be read is done before the session hears of it: it may order a draft at once.
-            if self.sessions[session].only_reads() {
-                self.texts.stop(session);
+        for (session, ticket) in step.read {
+            if self.sessions[session].awaits(ticket) {
+                self.with(session, Session::read);
             }
-            self.with(session, Session::read);
         }
-        for session in step.wrote {
-            if self.texts.holds(session) && self.with(session, Session::token) {
-                self.texts.stop(session);
+        for (session, ticket) in step.wrote {
+            if self.sessions[session].awaits(ticket) {
+                self.with(session, Session::token);
             }
         }
     }
@@ -299,24 +344,28 @@ impl<'a> World<'a> {
         epoch.is_none_or(|epoch| epoch <= self.sessions[session].certain)
     }
 
+    /// Whether a job may turn out to be for nothing.
+    fn speculative(&self, job: &Job) -> bool {
+        match job.order {
+            Order::Speak { epoch, .. } => !self.certain(job.session, Some(epoch)),
+            Order::Recognise { pause: Some(pause), .. } => {
+                self.sessions[job.session].words_are_speculative(pause, self.now)
+            }
+            _ => false,
+        }
+    }
+
     /// Starts whatever may start now.
     fn dispatch(&mut self) {
         let mut ready = Vec::with_capacity(LINKS);
-        let mut heads = [0; LINKS];
-        for (link, place) in heads.iter_mut().enumerate().take(LLM) {
-            if self.calls.iter().any(|call| call.link == link) {
-                continue;
-            }
-            if let Some((at, head)) = self.head(link) {
-                *place = at;
-                ready.push(head);
-            }
+        for link in 0..LLM {
+            self.heads(link, &mut ready);
         }
         if !self.calls.iter().any(|call| call.link == LLM) {
             let sessions = &self.sessions;
             let certain = |s: usize, epoch: Option<Epoch>| epoch.is_some_and(|e| e <= sessions[s].certain);
             if let Some(mut head) = self.texts.head(self.now, &certain) {
-                head.tokens = self.machine.llm.tokens;
+                head.tokens = self.step_tokens();
                 head.cost_us = (self.machine.llm.decode_ms.at(1.0) * 1e3) as u64;
                 ready.push(head);
             }
@@ -326,56 +375,81 @@ impl<'a> World<'a> {
         }
         let busy = self.calls.iter().filter(|call| call.link != VAD).count();
         for link in self.policy.grant(&mut ready, self.free, self.machine.tokens, busy) {
-            if link == LLM { self.start_step() } else { self.start(link, heads[link]) }
+            if link == LLM { self.start_step() } else { self.start(link) }
+        }
+        self.give_way();
+    }
+
+    /// Words that are only to be shown give way to what somebody waits for, as far as that has not begun.
+    fn give_way(&mut self) {
+        if self.policy != Policy::Viva {
+            return;
+        }
+        let waits = |link: usize| {
+            let begun = self.queues[link].is_empty() || (link == VAD && self.gathering);
+            !begun && self.queues[link].iter().any(|job| !self.speculative(job))
+        };
+        let writes = !self.calls.iter().any(|call| call.link == LLM) && self.texts.certain_waits();
+        if !writes && !(0..LLM).any(waits) {
+            return;
+        }
+        let sessions = &self.sessions;
+        let over = |job: &Job| match job.order {
+            Order::Recognise { pause: Some(pause), .. } => sessions[job.session].words_are_over(pause),
+            _ => false,
+        };
+        for call in self.calls.iter_mut().filter(|call| call.link == ASR && over(&call.jobs[0])) {
+            call.left_us = call.left_us.min(GIVE_WAY_US);
         }
     }
 
-    /// The most urgent work of a queue, and its place there.
-    fn head(&mut self, link: usize) -> Option<(usize, Ready)> {
-        if link == TTS {
+    /// Tokens that the language model's next step holds.
+    fn step_tokens(&self) -> u32 {
+        let llm = &self.machine.llm;
+        if llm.decode_tokens > 0 && self.texts.moves_one_token() { llm.decode_tokens } else { llm.tokens }
+    }
+
+    /// Jobs in one call at most.
+    fn batch_max(&self, link: usize) -> usize {
+        if self.policy.batches() { self.jobs_of(link).batch_max.min(BATCH_MAX) } else { 1 }
+    }
+
+    /// Orders a queue, and says what its idle processes would do next.
+    fn heads(&mut self, link: usize, ready: &mut Vec<Ready>) {
+        let engine = self.jobs_of(link);
+        let idle = engine.processes - self.calls.iter().filter(|call| call.link == link).count();
+        if idle == 0 || self.queues[link].is_empty() || (link == VAD && self.gathering) {
+            return;
+        }
+        if link == TTS && self.policy.cancels() {
             let sessions = &self.sessions;
             self.queues[TTS].retain(|job| match job.order {
                 Order::Speak { ticket, .. } => sessions[job.session].speaking == Some(ticket),
                 _ => false,
             });
         }
-        let queue = &self.queues[link];
-        let speculative = |job: &Job| match job.order {
-            Order::Speak { epoch, .. } => !self.certain(job.session, Some(epoch)),
-            _ => false,
-        };
+        let mut queue = std::mem::take(&mut self.queues[link]);
         // Where all are due equally long after they were asked for, the first is the most urgent.
-        let (at, job) = match (link, self.policy) {
-            (VAD | TURN, _) | (_, Policy::Fifo) => (0, queue.front()?),
-            _ => queue
-                .iter()
-                .enumerate()
-                .min_by_key(|(_, job)| (speculative(job), job.due_us, job.asked_us))?,
-        };
-        let tokens = self.jobs_of(link).tokens;
-        let engine = self.jobs_of(link);
-        let cost_us = ((engine.call_ms.at(1.0) + engine.job_ms.at(size(job))) * 1e3) as u64;
-        let ready = Ready {
-            link,
-            due_us: job.due_us,
-            asked_us: job.asked_us,
-            cost_us,
-            speculative: speculative(job),
-            tokens,
-        };
-        Some((at, ready))
+        if self.policy == Policy::Viva && !matches!(link, VAD | TURN) {
+            queue.make_contiguous().sort_by_key(|job| (self.speculative(job), job.due_us, job.asked_us));
+        }
+        for job in queue.iter().step_by(self.batch_max(link)).take(idle) {
+            ready.push(Ready {
+                link,
+                due_us: job.due_us,
+                asked_us: job.asked_us,
+                cost_us: ((engine.call_ms.at(1.0) + engine.job_ms.at(size(job))) * 1e3) as u64,
+                speculative: self.speculative(job),
+                tokens: engine.tokens,
+            });
+        }
+        self.queues[link] = queue;
     }
 
-    fn start(&mut self, link: usize, at: usize) {
+    fn start(&mut self, link: usize) {
         let engine = self.jobs_of(link);
-        let most = if self.policy == Policy::Fifo { 1 } else { engine.batch_max.min(BATCH_MAX) };
-        let jobs: Vec<Job> = match most {
-            1 => self.queues[link].remove(at).into_iter().collect(),
-            _ => {
-                let count = most.min(self.queues[link].len());
-                self.queues[link].drain(..count).collect()
-            }
-        };
+        let count = self.batch_max(link).min(self.queues[link].len());
+        let jobs: Vec<Job> = self.queues[link].drain(..count).collect();
         let each: f64 = jobs.iter().map(|job| engine.job_ms.at(size(job))).sum();
         let ms = engine.call_ms.at(jobs.len() as f64) + each;
         let queued = jobs.iter().map(|job| self.now - job.asked_us).sum();
@@ -398,8 +472,9 @@ impl<'a> World<'a> {
         let llm = &self.machine.llm;
         // What a long prompt's token costs, as the server learns it.
         let token_us = (llm.prefill_ms.at(128.0) / 128.0 * 1e3) as u64;
+        let tokens = self.step_tokens();
         let sessions = &mut self.sessions;
-        let Some(step) = self.texts.start(self.policy, token_us, self.now, sessions) else { return };
+        let Some(step) = self.texts.start(token_us, self.now, sessions) else { return };
         let mut ms = 0.0;
         if step.decodes > 0 {
             ms += llm.decode_ms.at(step.decodes as f64);
@@ -408,15 +483,8 @@ impl<'a> World<'a> {
             ms += llm.prefill_ms.at(f64::from(step.prompt));
         }
         ms += step.context as f64 * llm.context_us / 1e6;
-        let width = if step.prompt > 0 { llm.width } else { llm.decode_width };
-        let call = Call {
-            link: LLM,
-            jobs: Vec::new(),
-            left_us: ms * 1_000.0,
-            width,
-            on: llm.on,
-            tokens: llm.tokens,
-        };
+        let width = if step.prompt > 0 || step.decodes > 1 { llm.width } else { llm.decode_width };
+        let call = Call { link: LLM, jobs: Vec::new(), left_us: ms * 1_000.0, width, on: llm.on, tokens };
         self.begin(call, step.sequences, step.queued_us);
     }
 
