@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::child::{Holdings, Running};
-use super::{Caller, WITHIN, append, speech};
+use super::{Caller, append, speech};
 
 /// Callers at once.
 const AT_ONCE: usize = 16;
