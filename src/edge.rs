@@ -2,11 +2,13 @@
 //!
 //! [`protocol`] holds the only types a client ever sees, [`mapper`] folds a session's log into them,
 //! [`call`] runs one caller's conversation over any [`transport`], [`ws`] is the WebSocket transport, [`webrtc`]
-//! the other one, [`parking`] where calls wait whose line was lost, [`http`] the router around all of it.
+//! the other one, [`parking`] where calls wait whose line was lost, [`rest`] what is asked for without a call, [`http`]
+//! the router around all of it.
 
 pub mod assets;
 pub mod call;
 pub mod calls;
+pub mod grammar;
 pub mod http;
 pub mod intake;
 pub mod mapper;
@@ -15,6 +17,8 @@ pub mod parking;
 pub mod protocol;
 pub mod recall;
 pub mod requests;
+pub mod rest;
+pub mod tools;
 pub mod transport;
 pub mod webrtc;
 pub mod ws;

@@ -4,9 +4,11 @@
 //! [`SPEAK_RATE`]. Everything else is converted at the edge by what stands here.
 
 mod decode;
+mod recording;
 mod resample;
 
 pub use decode::{Decoded, decode, decode_file};
+pub use recording::Recording;
 pub use resample::Resampler;
 
 /// Hertz at which callers are heard: what Silero, smart-turn and Whisper were trained on.

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::IntoResponse;
@@ -29,11 +29,12 @@ use super::calls::Calls;
 use super::parking::Parking;
 use super::protocol::session_object::Offer;
 use super::protocol::{ErrorBody, SessionObject};
+use super::rest::desk::Desk;
 use super::transport::{AnyTransport, Transport};
 use super::webrtc::WebRtc;
 use super::webrtc::offer::OFFER_MAX;
 use super::ws::{MESSAGE_MAX, WsTransport};
-use super::{assets, call, calls, origin};
+use super::{assets, call, calls, origin, rest};
 
 /// Bytes a request body may have: an offer's, with room for the form around it.
 const BODY_MAX: usize = OFFER_MAX;
@@ -66,6 +67,8 @@ pub struct App {
     pub webrtc_calls: Arc<Calls>,
     /// Where calls wait whose line was lost.
     pub parking: Arc<Parking<call::Return<AnyTransport>>>,
+    /// Lets requests of no session in.
+    pub desk: Desk,
     draining: AtomicBool,
     calls: Arc<RwLock<()>>,
 }
@@ -87,6 +90,7 @@ impl App {
             webrtc: None,
             webrtc_calls: Arc::default(),
             parking: Parking::new(RESUME_WITHIN),
+            desk: Desk::default(),
             draining: AtomicBool::new(false),
             calls: Arc::default(),
         }
@@ -122,15 +126,14 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/realtime/calls/{id}", patch(calls::restart).delete(calls::hang_up))
         .route("/v1/realtime/calls/{id}/hangup", post(calls::hang_up))
         .route("/v1/realtime/ice", get(calls::ice))
-        .route("/v1/models", get(models))
-        .route("/v1/models/{id}", get(model))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .merge(rest::routes())
         .fallback(fallback)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&app), check_origin))
-        .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(app)
 }
 
@@ -371,23 +374,6 @@ async fn metrics(State(app): State<Arc<App>>) -> Response<Body> {
         }
         None => not_found("/metrics"),
     }
-}
-
-fn model_object(id: &str) -> serde_json::Value {
-    let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    json!({"id": id, "object": "model", "created": created, "owned_by": "viva"})
-}
-
-async fn models(State(app): State<Arc<App>>) -> Response<Body> {
-    axum::Json(json!({"object": "list", "data": [model_object(&app.offer.model)]})).into_response()
-}
-
-async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response<Body> {
-    if id == app.offer.model {
-        return axum::Json(model_object(&id)).into_response();
-    }
-    let message = format!("The model '{}' does not exist.", id.chars().take(80).collect::<String>());
-    error(StatusCode::NOT_FOUND, ErrorBody::invalid("model_not_found", message, Some("model")), None)
 }
 
 async fn fallback(method: axum::http::Method, uri: Uri) -> Response<Body> {

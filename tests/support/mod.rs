@@ -306,17 +306,27 @@ pub fn speech(ms: usize) -> Vec<i16> {
     viva_actors::testkit::tone(220.0, ms * 24, 24_000).iter().map(|s| (s * 32_767.0) as i16).collect()
 }
 
+/// The cache folder that `make test` installs the tests' tools in.
+fn cache() -> PathBuf {
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let base = base.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
+    base.unwrap_or_default().join("viva")
+}
+
 /// The Python that `make test` prepares: in `VIVA_VENV`, else in the user's cache folder.
 pub fn python() -> PathBuf {
-    let cache = || {
-        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        base.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
-    };
-    let venv =
-        std::env::var_os("VIVA_VENV").map(PathBuf::from).or_else(|| cache().map(|c| c.join("viva/venv")));
-    let python = venv.unwrap_or_default().join("bin/python");
+    let venv = std::env::var_os("VIVA_VENV").map(PathBuf::from);
+    let python = venv.unwrap_or_else(|| cache().join("venv")).join("bin/python");
     assert!(python.is_file(), "there is no Python for the tests at {python:?}; run: make setup-test");
     python
+}
+
+/// The packages for node that `make test` prepares, in the user's cache folder.
+pub fn node_modules() -> PathBuf {
+    let node = std::env::var_os("VIVA_NODE").map(PathBuf::from);
+    let modules = node.unwrap_or_else(|| cache().join("node")).join("node_modules");
+    assert!(modules.is_dir(), "there are no packages for the tests at {modules:?}; run: make setup-test");
+    modules
 }
 
 /// Samples at 24 kHz as a file.

@@ -19,7 +19,7 @@ use super::{AudioError, Resampler};
 
 /// Packets in a row that may fail to decode before the rest is given up. A flipped bit spoils one or two;
 /// this many in a row are no longer that recording.
-const BAD_PACKETS_MAX: u32 = 64;
+pub(super) const BAD_PACKETS_MAX: u32 = 64;
 
 /// A decoded recording.
 #[derive(Debug, Clone)]
@@ -66,7 +66,7 @@ pub fn decode_file(path: &Path, seconds_max: u32) -> Result<Decoded, AudioError>
 }
 
 /// Symphonia's own codecs, and Opus, which it does not have.
-fn codecs() -> &'static CodecRegistry {
+pub(super) fn codecs() -> &'static CodecRegistry {
     static CODECS: OnceLock<CodecRegistry> = OnceLock::new();
     CODECS.get_or_init(|| {
         let mut codecs = CodecRegistry::new();
@@ -76,31 +76,51 @@ fn codecs() -> &'static CodecRegistry {
     })
 }
 
-fn open<'a>(bytes: &'a [u8], hint: Option<&str>) -> Result<Box<dyn FormatReader + 'a>, AudioError> {
+/// What is in a stream of bytes.
+pub(super) fn probe<'a>(
+    stream: MediaSourceStream<'a>,
+    hint: Option<&str>,
+) -> Result<Box<dyn FormatReader + 'a>, AudioError> {
     let mut guess = Hint::new();
     match hint {
         Some(mime) if mime.contains('/') => guess.mime_type(mime),
         Some(extension) => guess.with_extension(extension),
         None => &mut guess,
     };
-    let stream = MediaSourceStream::new(Box::new(Cursor::new(bytes)), MediaSourceStreamOptions::default());
     symphonia::default::get_probe()
         .probe(&guess, stream, FormatOptions::default(), MetadataOptions::default())
         .map_err(|error| AudioError::Unsupported(error.to_string()))
 }
 
-fn decode_inner(bytes: &[u8], hint: Option<&str>, seconds_max: u32) -> Result<Decoded, AudioError> {
-    let mut format = open(bytes, hint)?;
+/// The first audio track and a decoder for it.
+pub(super) fn audio_track(format: &dyn FormatReader) -> Result<(u32, Box<dyn AudioDecoder>), AudioError> {
     let track = format
         .default_track(TrackType::Audio)
         .ok_or_else(|| AudioError::Unsupported("there is no audio track in it".into()))?;
-    let track_id = track.id;
     let Some(CodecParameters::Audio(parameters)) = &track.codec_params else {
         return Err(AudioError::Unsupported("the audio track names no codec".into()));
     };
-    let mut decoder = codecs()
+    let decoder = codecs()
         .make_audio_decoder(parameters, &AudioDecoderOptions::default())
         .map_err(|error| AudioError::Unsupported(error.to_string()))?;
+    Ok((track.id, decoder))
+}
+
+/// Appends the mean of all channels to `mono`; what is no number counts as silence.
+pub(super) fn mix_down(buffer: &GenericAudioBufferRef<'_>, planes: &mut Vec<f32>, mono: &mut Vec<f32>) {
+    let channels = buffer.num_planes();
+    buffer.copy_to_vec_interleaved::<f32>(planes);
+    let scale = 1.0 / channels as f32;
+    mono.extend(planes.chunks_exact(channels).map(|frame| {
+        let sum: f32 = frame.iter().sum();
+        if sum.is_finite() { sum * scale } else { 0.0 }
+    }));
+}
+
+fn decode_inner(bytes: &[u8], hint: Option<&str>, seconds_max: u32) -> Result<Decoded, AudioError> {
+    let stream = MediaSourceStream::new(Box::new(Cursor::new(bytes)), MediaSourceStreamOptions::default());
+    let mut format = probe(stream, hint)?;
+    let (track_id, mut decoder) = audio_track(&*format)?;
     let mut mono =
         Mono { decoded: Decoded { samples: Vec::new(), rate: 0 }, planes: Vec::new(), seconds_max };
     let why = read_packets(&mut *format, &mut *decoder, track_id, bytes.len(), &mut mono)?;
@@ -182,12 +202,7 @@ impl Mono {
         if self.decoded.samples.len() + buffer.frames() > limit {
             return Err(AudioError::TooLong(self.seconds_max));
         }
-        buffer.copy_to_vec_interleaved::<f32>(&mut self.planes);
-        let scale = 1.0 / channels as f32;
-        self.decoded.samples.extend(self.planes.chunks_exact(channels).map(|frame| {
-            let sum: f32 = frame.iter().sum();
-            if sum.is_finite() { sum * scale } else { 0.0 }
-        }));
+        mix_down(buffer, &mut self.planes, &mut self.decoded.samples);
         Ok(())
     }
 }

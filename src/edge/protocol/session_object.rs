@@ -13,7 +13,7 @@ use viva_actors::ports::SessionSpec;
 use super::server_events::ErrorBody;
 use apply::out_of_range;
 
-pub use apply::{INSTRUCTIONS_MAX, checked_instructions, checked_modality, checked_tool_choice};
+pub use apply::{INSTRUCTIONS_MAX, checked_instructions, checked_modality, checked_tool_choice, known_voice};
 
 /// Tokens a client may allow a reply: the protocol's own range.
 const TOKENS: std::ops::RangeInclusive<u32> = 1..=4096;

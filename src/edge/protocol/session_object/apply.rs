@@ -27,8 +27,10 @@ const HINTS_MAX: usize = 1024;
 const SPEED: std::ops::RangeInclusive<f32> = 0.25..=1.5;
 
 /// The voices of the protocol's first server. Stock clients ask for one of them by default; they get ours.
-const FOREIGN_VOICES: [&str; 10] =
-    ["alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse", "marin", "cedar"];
+const FOREIGN_VOICES: [&str; 13] = [
+    "alloy", "ash", "ballad", "coral", "echo", "fable", "nova", "onyx", "sage", "shimmer", "verse", "marin",
+    "cedar",
+];
 
 impl SessionObject {
     /// A session's first settings.
@@ -134,13 +136,9 @@ impl SessionObject {
             output.format = checked_format(format, "session.audio.output.format")?;
         }
         if let Some(VoiceName::Name(name) | VoiceName::Id { id: name }) = patch.voice {
-            let voice = resolve_voice(&name, &offer.voices).unwrap_or_else(|| output.voice.clone());
-            if voice != name && !FOREIGN_VOICES.contains(&name.as_str()) {
-                let shown: String = name.chars().take(80).collect();
-                let known = offer.voices.join(", ");
-                let what = format!("there is no voice '{shown}'; there are: {known}");
-                return Err(out_of_range("session.audio.output.voice", what));
-            }
+            let known = known_voice(&name, &offer.voices)
+                .map_err(|what| out_of_range("session.audio.output.voice", what))?;
+            let voice = known.unwrap_or_else(|| output.voice.clone());
             if voice != output.voice && spoken_yet {
                 return Err(ErrorBody::invalid(
                     "cannot_update_voice",
@@ -303,8 +301,16 @@ fn hints(transcription: &Transcription) -> String {
     hints
 }
 
-fn resolve_voice(name: &str, voices: &[String]) -> Option<String> {
-    voices.iter().find(|v| *v == name).cloned()
+/// A voice of ours by its name; none for one of the protocol's first server, whose clients get what is usual here.
+pub fn known_voice(name: &str, voices: &[String]) -> Result<Option<String>, String> {
+    if let Some(voice) = voices.iter().find(|voice| *voice == name) {
+        return Ok(Some(voice.clone()));
+    }
+    if FOREIGN_VOICES.contains(&name) {
+        return Ok(None);
+    }
+    let shown: String = name.chars().take(80).collect();
+    Err(format!("there is no voice '{shown}'; there are: {}", voices.join(", ")))
 }
 
 fn checked_format(format: Format, param: &str) -> Result<Format, ErrorBody> {
