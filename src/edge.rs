@@ -2,8 +2,8 @@
 //!
 //! [`protocol`] holds the only types a client ever sees, [`mapper`] folds a session's log into them,
 //! [`call`] runs one caller's conversation over any [`transport`], [`ws`] is the WebSocket transport, [`webrtc`]
-//! the other one, [`parking`] where calls wait whose line was lost, [`rest`] what is asked for without a call, [`http`]
-//! the router around all of it.
+//! the other one, [`parking`] where calls wait whose line was lost, [`secrets`] what pages hold in place of keys,
+//! [`rest`] what is asked for without a call, [`http`] the router around all of it.
 
 pub mod assets;
 pub mod call;
@@ -18,6 +18,7 @@ pub mod protocol;
 pub mod recall;
 pub mod requests;
 pub mod rest;
+pub mod secrets;
 pub mod tools;
 pub mod transport;
 pub mod webrtc;
