@@ -3,6 +3,7 @@
 pub mod bank;
 pub mod calibrate;
 pub mod doctor;
+pub mod keys;
 pub mod load;
 pub mod models;
 pub mod serve;

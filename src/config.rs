@@ -1,6 +1,7 @@
 //! One configuration: defaults, then a TOML file, then the environment, then flags. Checked once, then
 //! immutable. `viva.example.toml` documents every key.
 
+mod identity;
 mod webrtc;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use viva_actors::turn::{Endpointing, TurnConfig};
 use viva_models::registry::{AsrSpec, EmbedSpec, LlmSpec, TtsSpec, TurnSpec, VadSpec};
 
 use crate::presets;
+pub use identity::{IdentitySection, TierSection, TiersSection, TlsSection};
 pub use webrtc::{IceServer, WebRtcSection, public_address};
 
 /// Everything that can be set.
@@ -23,6 +25,12 @@ pub use webrtc::{IceServer, WebRtcSection, public_address};
 pub struct Config {
     /// Who may come in, and how many.
     pub server: ServerSection,
+    /// Who may come in.
+    pub identity: IdentitySection,
+    /// How much they may have.
+    pub tiers: TiersSection,
+    /// Over what.
+    pub tls: TlsSection,
     /// What operators read.
     pub log: LogSection,
     /// Which weights.
@@ -282,6 +290,8 @@ pub struct Flags {
     pub listen: Option<SocketAddr>,
     pub profile: Option<String>,
     pub models: Option<PathBuf>,
+    pub keys: Option<PathBuf>,
+    pub self_signed: bool,
 }
 
 /// What is wrong with a configuration.
@@ -350,6 +360,10 @@ impl Config {
         if let Some(models) = &flags.models {
             config.models.dir = models.display().to_string();
         }
+        if let Some(keys) = &flags.keys {
+            config.identity.keys = keys.display().to_string();
+        }
+        config.tls.self_signed |= flags.self_signed;
         config.check()?;
         Ok(config)
     }
@@ -439,6 +453,8 @@ impl Config {
         if !(1..=3_600).contains(&self.turn.turn_s_max) {
             return fail("turn.turn_s_max", &self.turn.turn_s_max, "it must be in 1..=3600");
         }
+        self.identity.check(self.server.listen.ip())?;
+        self.tls.check()?;
         self.webrtc.check()
     }
 
@@ -564,6 +580,10 @@ mod tests {
             ("[machine]\ntts_processes = 17", "machine.tts_processes"),
             ("[server]\norigins = ['example.org']", "server.origins"),
             ("[session]\ninterviewer = 'grim'", "formal, friendly, technical"),
+            ("[server]\nlisten = '0.0.0.0:8790'", "viva keys add"),
+            ("[identity]\nkeys = 'k'\nopen = true", "identity.open"),
+            ("[tls]\ncert = 'c'", "tls.key"),
+            ("[tls]\ncert = 'c'\nkey = 'k'\nself_signed = true", "tls.self_signed"),
         ] {
             let error = load(toml, &[]).unwrap_err().to_string();
             assert!(error.contains(key), "{error}");

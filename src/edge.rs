@@ -3,11 +3,12 @@
 //! [`protocol`] holds the only types a client ever sees, [`mapper`] folds a session's log into them,
 //! [`call`] runs one caller's conversation over any [`transport`], [`ws`] is the WebSocket transport, [`webrtc`]
 //! the other one, [`parking`] where calls wait whose line was lost, [`secrets`] what pages hold in place of keys,
-//! [`rest`] what is asked for without a call, [`http`] the router around all of it.
+//! [`rest`] what is asked for without a call, [`gate`] who may ask, [`tls`] over what, [`http`] the router around all of it.
 
 pub mod assets;
 pub mod call;
 pub mod calls;
+pub mod gate;
 pub mod grammar;
 pub mod http;
 pub mod intake;
@@ -19,6 +20,7 @@ pub mod recall;
 pub mod requests;
 pub mod rest;
 pub mod secrets;
+pub mod tls;
 pub mod tools;
 pub mod transport;
 pub mod webrtc;

@@ -6,6 +6,7 @@ pub mod client;
 pub mod config;
 pub mod edge;
 pub mod engines;
+pub mod identity;
 pub mod knowledge;
 pub mod lab;
 pub mod presets;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use viva::cli::{bank, calibrate, doctor, load, models, serve, sim, talk};
+use viva::cli::{bank, calibrate, doctor, keys, load, models, serve, sim, talk};
 
 /// A self-hosted, real-time voice server for job interviews.
 #[derive(Debug, Parser)]
@@ -29,6 +29,8 @@ enum Command {
     Models(models::ModelsArgs),
     /// The bank of questions: build it, look into it, add to it, index it
     Bank(bank::BankArgs),
+    /// API keys: make, list, revoke
+    Keys(keys::KeysArgs),
     /// Check this machine for `viva serve` and say what to do
     Doctor(doctor::DoctorArgs),
 }
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Calibrate(args) => calibrate::run(&args).map(|()| true),
         Command::Models(args) => models::run(args).map(|()| true),
         Command::Bank(args) => runtime.block_on(bank::run(args)).map(|()| true),
+        Command::Keys(args) => keys::run(&args).map(|()| true),
         Command::Doctor(args) => doctor::run(args),
     };
     // What still runs in the background must not hold the end.

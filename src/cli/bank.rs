@@ -167,7 +167,7 @@ pub async fn run(args: BankArgs) -> anyhow::Result<()> {
 
 impl Where {
     fn load(&self) -> anyhow::Result<Config> {
-        let flags = Flags { listen: None, profile: self.profile.clone(), models: self.models.clone() };
+        let flags = Flags { profile: self.profile.clone(), models: self.models.clone(), ..Flags::default() };
         Ok(Config::load(self.config.as_deref(), &flags, |name| std::env::var(name).ok())?)
     }
 

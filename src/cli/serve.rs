@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
+use futures_util::future::Either;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
@@ -27,9 +28,11 @@ use crate::config::{Config, Flags};
 use crate::edge::http::{App, serve};
 use crate::edge::parking::Parking;
 use crate::edge::protocol::session_object::Offer;
+use crate::edge::tls::{Certificate, TlsListener};
 use crate::edge::webrtc::WebRtc;
 use crate::edge::webrtc::impair::Impairment;
 use crate::engines::Chosen;
+use crate::identity::Identity;
 use crate::knowledge::Knowledge;
 use crate::knowledge::embedding::Scheduled;
 use crate::knowledge::publish::Published;
@@ -67,6 +70,12 @@ pub struct ServeArgs {
     /// Folder of the weights
     #[arg(long, env = "VIVA_MODELS", value_name = "DIR")]
     pub models: Option<PathBuf>,
+    /// File of API keys, which `viva keys` manages
+    #[arg(long, env = "VIVA_IDENTITY_KEYS", value_name = "FILE")]
+    pub keys: Option<PathBuf>,
+    /// Speak TLS with a certificate made at the start
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub tls: Option<TlsChoice>,
     /// `fake` runs on the test kit's engines, which cost time and need no weights
     #[arg(long, hide = true, value_enum, default_value_t = EngineChoice::Real)]
     pub engines: EngineChoice,
@@ -88,6 +97,13 @@ pub enum PolicyChoice {
     Arrival,
 }
 
+/// How to speak TLS, beside [tls] in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TlsChoice {
+    /// With a certificate that is made at the start.
+    SelfSigned,
+}
+
 /// Which engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum EngineChoice {
@@ -103,7 +119,13 @@ pub enum EngineChoice {
 impl ServeArgs {
     /// The configuration these arguments name.
     pub fn load(&self) -> anyhow::Result<Config> {
-        let flags = Flags { listen: self.listen, profile: self.profile.clone(), models: self.models.clone() };
+        let flags = Flags {
+            listen: self.listen,
+            profile: self.profile.clone(),
+            models: self.models.clone(),
+            keys: self.keys.clone(),
+            self_signed: self.tls == Some(TlsChoice::SelfSigned),
+        };
         let config = Config::load(self.config.as_deref(), &flags, |name| std::env::var(name).ok())?;
         Ok(config)
     }
@@ -113,6 +135,8 @@ impl ServeArgs {
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let config = args.load()?;
     telemetry::init_log(&config.log).context("the log could not be started")?;
+    let identity = Identity::of(&config.identity, &config.tiers)?;
+    say_who_may_come(&config, identity.as_ref());
     let metrics = telemetry::init_metrics().context("the metrics could not be started")?;
     let mut spec = config.session_spec();
     let EngineRoom { mut engines, voice, embedder } = engines(&config, args.engines, &mut spec)?;
@@ -131,6 +155,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     }
     // The port first: who cannot listen need not load a gigabyte to find out.
     let listener = listen(config.server.listen).await?;
+    let certificate = Certificate::of(&config.tls, config.server.listen.ip())?;
     let address = listener.local_addr().context("the listener has no address")?;
     if let Some(folder) = spec.recordings.clone() {
         tokio::spawn(keep_sweeping(folder, spec.retention));
@@ -157,6 +182,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         None => None,
     };
     let mut app = App::new(viva, offer, config.server.origins.clone(), loopback);
+    app.identity = identity;
     app.webrtc = webrtc;
     app.knowledge = knowledge;
     app.parking = Parking::new(Duration::from_secs(config.webrtc.resume_s));
@@ -172,9 +198,16 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let stop = stop_asked().context("signals cannot be received")?;
     let drain = Duration::from_secs(config.server.drain_s);
     // It serves while the engines load, so that probes see what is missing.
-    let serving = serve(listener, Arc::clone(&app), stop, drain);
+    let (scheme, serving) = match certificate {
+        None => ("http", Either::Left(serve(listener, Arc::clone(&app), stop, drain))),
+        Some(certificate) => {
+            tracing::info!(sha256 = certificate.fingerprint(), "the certificate");
+            let listener = TlsListener::new(listener, certificate)?;
+            ("https", Either::Right(serve(listener, Arc::clone(&app), stop, drain)))
+        }
+    };
     let starting = async {
-        match announce(&app, address).await {
+        match announce(&app, scheme, address).await {
             Ok(()) => std::future::pending().await,
             Err(error) => error,
         }
@@ -185,6 +218,27 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     }
     tracing::info!("ended");
     Ok(())
+}
+
+/// Who is asked for what, so that nobody finds out by chance.
+fn say_who_may_come(config: &Config, identity: Option<&Identity>) {
+    match identity {
+        Some(identity) if identity.keys() == Some(0) && config.identity.jwks.is_empty() => tracing::warn!(
+            file = config.identity.keys,
+            "there is no API key yet, so nobody can call; make one with: viva keys add NAME"
+        ),
+        Some(identity) => {
+            tracing::info!(
+                keys = identity.keys(),
+                tokens = !config.identity.jwks.is_empty(),
+                "callers need a key"
+            );
+        }
+        None if config.identity.open => {
+            tracing::warn!("identity.open: whoever reaches this server is served, without a key");
+        }
+        None => tracing::info!("no API keys are needed, and only this machine is served"),
+    }
 }
 
 /// The engines, and what others must know of them.
@@ -301,7 +355,7 @@ pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Says where we are once the engines are up; fails when they do not come up at all.
-async fn announce(app: &App, address: SocketAddr) -> anyhow::Result<()> {
+async fn announce(app: &App, scheme: &str, address: SocketAddr) -> anyhow::Result<()> {
     match tokio::time::timeout(READY_WITHIN, ready(&app.viva)).await {
         Ok(ready) => ready?,
         Err(_) => {
@@ -317,8 +371,8 @@ async fn announce(app: &App, address: SocketAddr) -> anyhow::Result<()> {
     }
     let mut out = std::io::stdout().lock();
     // Whoever closed our standard output does not want to know.
-    writeln!(out, "listening on http://{address}").ok();
-    writeln!(out, "open http://{address}/ in a browser, allow the microphone, and say hello").ok();
+    writeln!(out, "listening on {scheme}://{address}").ok();
+    writeln!(out, "open {scheme}://{address}/ in a browser, allow the microphone, and say hello").ok();
     out.flush().ok();
     Ok(())
 }

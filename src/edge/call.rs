@@ -22,7 +22,7 @@ use viva_actors::types::SessionId;
 use super::intake::Intake;
 use super::mapper::{Mapper, View};
 use super::parking::{Parking, Ticket};
-use super::protocol::session_object::{Offer, SessionObject, TokenLimit};
+use super::protocol::session_object::{Offer, SessionObject, SessionPatch, TokenLimit};
 use super::protocol::{Envelope, ErrorBody, ServerEvent};
 use super::recall::Recall;
 use super::transport::{Frame, Inbound, Lost, Transport};
@@ -61,6 +61,7 @@ pub struct Call<T> {
     pub(super) transport: T,
     pub(super) offer: Arc<Offer>,
     pub(super) object: SessionObject,
+    pub(super) locked: Option<SessionPatch>,
     pub(super) mapper: Mapper,
     pub(super) intake: Intake,
     pub(super) control: Control,
@@ -120,6 +121,8 @@ pub struct Beginning<T> {
     pub extended: bool,
     /// Settings they sent along, already checked.
     pub object: Option<SessionObject>,
+    /// Settings that whoever let them in has chosen, already checked: they can neither change nor read them.
+    pub locked: Option<SessionPatch>,
     /// Where they may come back to.
     pub parking: Arc<Parking<Return<T>>>,
 }
@@ -132,10 +135,14 @@ pub fn first_object(id: &SessionId, offer: &Offer) -> SessionObject {
 
 /// Serves one caller until either side ends.
 pub async fn run<T: Transport + 'static>(transport: T, ports: SessionPorts, beginning: Beginning<T>) {
-    let Beginning { offer, extended, object, parking } = beginning;
+    let Beginning { offer, extended, object, locked, parking } = beginning;
     let SessionPorts { id, mic, control, out } = ports;
-    let asked_for = object.is_some();
-    let object = object.unwrap_or_else(|| first_object(&id, &offer));
+    let asked_for = object.is_some() || locked.is_some();
+    let mut object = object.unwrap_or_else(|| first_object(&id, &offer));
+    if let Some(patch) = &locked {
+        // What they sent along may have changed a voice that was heard yet as little as this one.
+        object = object.patched(patch.clone(), &offer, false).unwrap_or(object);
+    }
     let conversation = id.0.replacen("sess_", "conv_", 1);
     let mut mapper = Mapper::new(conversation, extended, view(&object));
     mapper.set_audio_apart(transport.carries_audio());
@@ -146,6 +153,7 @@ pub async fn run<T: Transport + 'static>(transport: T, ports: SessionPorts, begi
         id,
         transport,
         object,
+        locked,
         spoken_yet: false,
         commit_open: false,
         queued_reply: None,
@@ -209,7 +217,7 @@ impl<T: Transport + 'static> Call<T> {
     async fn serve(&mut self, out: &mut mpsc::Receiver<Out>) -> Result<std::convert::Infallible, End> {
         // Whoever comes back is greeted already.
         if self.events == 0 {
-            self.say(ServerEvent::SessionCreated { session: Box::new(self.object.clone()) }).await?;
+            self.say(ServerEvent::SessionCreated { session: Box::new(self.shown()) }).await?;
             self.say_way_back().await?;
         }
         while let Some(item) = self.kept.pop_front() {
@@ -292,6 +300,12 @@ impl<T: Transport + 'static> Call<T> {
                 self.say_all(events).await
             }
         }
+    }
+
+    /// The settings as the client may see them.
+    pub(super) fn shown(&self) -> SessionObject {
+        let object = self.object.clone();
+        self.locked.as_ref().map_or(object.clone(), |locked| object.without_secrets(locked))
     }
 
     /// What the call itself learns from the log.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequest, Multipart, Path, Query, Request, State};
+use axum::extract::{Extension, FromRequest, Multipart, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use ractor::ActorRef;
@@ -18,6 +18,7 @@ use viva_actors::ports::{SessionMsg, SessionPorts};
 use viva_actors::types::SessionId;
 
 use super::call;
+use super::gate::Guest;
 use super::http::{App, RealtimeQuery, error, not_found, refused, resume_expired, unavailable};
 use super::protocol::session_object::SessionPatch;
 use super::protocol::{ErrorBody, SessionObject};
@@ -91,6 +92,7 @@ struct Asked {
 /// `POST /v1/realtime/calls`: a new call, or one that goes on (`?resume=TOKEN`).
 pub(super) async fn create(
     State(app): State<Arc<App>>,
+    Extension(guest): Extension<Guest>,
     Query(query): Query<RealtimeQuery>,
     request: Request,
 ) -> Response<Body> {
@@ -104,7 +106,7 @@ pub(super) async fn create(
     };
     match &query.resume {
         Some(token) => resume(&app, &webrtc, &asked.offer, token, query.last_event.clone()).await,
-        None => begin(&app, &webrtc, asked, &query).await,
+        None => begin(&app, &webrtc, asked, &query, guest).await,
     }
 }
 
@@ -190,12 +192,22 @@ fn checked_session(app: &App, json: &[u8]) -> Result<SessionPatch, ErrorBody> {
     Ok(patch)
 }
 
-async fn begin(app: &Arc<App>, webrtc: &WebRtc, asked: Asked, query: &RealtimeQuery) -> Response<Body> {
-    let mut spec = match query.spec(app) {
+async fn begin(
+    app: &Arc<App>,
+    webrtc: &WebRtc,
+    asked: Asked,
+    query: &RealtimeQuery,
+    guest: Guest,
+) -> Response<Body> {
+    let mut spec = match query.spec(app, &guest) {
         Ok(spec) => spec,
         Err(refusal) => return *refusal,
     };
     spec.lead_ms = LEAD_MS;
+    let seat = match guest.seat(app) {
+        Ok(seat) => seat,
+        Err(refusal) => return *refusal,
+    };
     let Some(running) = app.running() else {
         return unavailable("the server is about to end", RETRY_SOON_S);
     };
@@ -210,11 +222,13 @@ async fn begin(app: &Arc<App>, webrtc: &WebRtc, asked: Asked, query: &RealtimeQu
             Err(body) => return error(StatusCode::BAD_REQUEST, body, None),
         };
     tracing::debug!(session = %ports.id, model = query.model, "answered an offer");
-    let object = asked.session.and_then(|patch| first_settings(app, &ports, patch));
-    let beginning = app.beginning(query, object);
+    let locked = guest.grant.and_then(|grant| grant.session);
+    let asked = asked.session.map(|patch| patch.without(locked.as_ref()));
+    let object = asked.and_then(|patch| first_settings(app, &ports, patch));
+    let beginning = app.beginning(query, object, locked);
     tokio::spawn(async move {
         call::run(AnyTransport::WebRtc(Box::new(transport)), ports, beginning).await;
-        drop(running);
+        drop((running, seat));
     });
     created(&location, &etag, answer)
 }

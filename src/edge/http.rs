@@ -1,5 +1,6 @@
 //! The router: the demo page, the realtime endpoint, what operators look at.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,15 +9,15 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Extension, Query, Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::{get, patch, post};
+use axum::serve::Listener;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tokio::time::{sleep, timeout};
 use viva_actors::gpu::load::Verdict;
@@ -26,15 +27,18 @@ use viva_actors::root::{OpenError, Viva};
 use crate::knowledge::Knowledge;
 
 use super::calls::Calls;
+use super::gate::Guest;
 use super::parking::Parking;
-use super::protocol::session_object::Offer;
+use super::protocol::session_object::{Offer, SessionPatch};
 use super::protocol::{ErrorBody, SessionObject};
 use super::rest::desk::Desk;
+use super::secrets::Secrets;
 use super::transport::{AnyTransport, Transport};
 use super::webrtc::WebRtc;
 use super::webrtc::offer::OFFER_MAX;
 use super::ws::{MESSAGE_MAX, WsTransport};
-use super::{assets, call, calls, origin, rest};
+use super::{assets, call, calls, gate, origin, rest};
+use crate::identity::Identity;
 
 /// Bytes a request body may have: an offer's, with room for the form around it.
 const BODY_MAX: usize = OFFER_MAX;
@@ -67,6 +71,10 @@ pub struct App {
     pub webrtc_calls: Arc<Calls>,
     /// Where calls wait whose line was lost.
     pub parking: Arc<Parking<call::Return<AnyTransport>>>,
+    /// Who may come in; none where everybody may.
+    pub identity: Option<Identity>,
+    /// What pages hold in place of keys.
+    pub secrets: Secrets,
     /// Lets requests of no session in.
     pub desk: Desk,
     draining: AtomicBool,
@@ -90,6 +98,8 @@ impl App {
             webrtc: None,
             webrtc_calls: Arc::default(),
             parking: Parking::new(RESUME_WITHIN),
+            identity: None,
+            secrets: Secrets::default(),
             desk: Desk::default(),
             draining: AtomicBool::new(false),
             calls: Arc::default(),
@@ -108,11 +118,13 @@ impl App {
         &self,
         query: &RealtimeQuery,
         object: Option<SessionObject>,
+        locked: Option<SessionPatch>,
     ) -> call::Beginning<AnyTransport> {
         call::Beginning {
             offer: Arc::clone(&self.offer),
             extended: query.events.as_deref() == Some("extended"),
             object,
+            locked,
             parking: Arc::clone(&self.parking),
         }
     }
@@ -122,6 +134,7 @@ impl App {
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/v1/realtime", get(realtime))
+        .route("/v1/realtime/client_secrets", post(gate::create_secret))
         .route("/v1/realtime/calls", post(calls::create))
         .route("/v1/realtime/calls/{id}", patch(calls::restart).delete(calls::hang_up))
         .route("/v1/realtime/calls/{id}/hangup", post(calls::hang_up))
@@ -131,16 +144,19 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .merge(rest::routes())
+        // Pages and their files are for everybody: who they are, they can only say when they have been loaded.
+        .route_layer(from_fn_with_state(Arc::clone(&app), gate::identify))
         .fallback(fallback)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&app), check_origin))
+        .layer(gate::cors(&app.origins))
         .with_state(app)
 }
 
 /// Serves until `stop` is done; then takes no new session, lets those that run end within `drain`, ends
 /// the others, and returns.
-pub async fn serve(
-    listener: TcpListener,
+pub async fn serve<L: Listener<Addr = SocketAddr>>(
+    listener: L,
     app: Arc<App>,
     stop: impl Future<Output = ()> + Send + 'static,
     drain: Duration,
@@ -197,7 +213,7 @@ pub(super) struct RealtimeQuery {
 
 impl RealtimeQuery {
     /// The session that is asked for, or what cannot be had.
-    pub(super) fn spec(&self, app: &App) -> Result<SessionSpec, Box<Response<Body>>> {
+    pub(super) fn spec(&self, app: &App, guest: &Guest) -> Result<SessionSpec, Box<Response<Body>>> {
         let unsupported = |message, param| {
             let body = ErrorBody::invalid("unsupported", message, Some(param));
             Err(Box::new(error(StatusCode::BAD_REQUEST, body, None)))
@@ -206,6 +222,7 @@ impl RealtimeQuery {
             return unsupported("This server has conversations only; leave 'intent' out.", "intent");
         }
         let mut spec = app.offer.spec.clone();
+        spec.principal = guest.principal.clone();
         if self.record {
             if spec.recordings.is_none() {
                 let message =
@@ -222,10 +239,11 @@ impl RealtimeQuery {
 /// a plain HTTP answer.
 async fn realtime(
     State(app): State<Arc<App>>,
+    Extension(guest): Extension<Guest>,
     Query(query): Query<RealtimeQuery>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response<Body> {
-    let spec = match query.spec(&app) {
+    let spec = match query.spec(&app, &guest) {
         Ok(spec) => spec,
         Err(refusal) => return *refusal,
     };
@@ -240,6 +258,10 @@ async fn realtime(
     if let Some(token) = query.resume {
         return resume(app, token, query.last_event, upgrade);
     }
+    let seat = match guest.seat(&app) {
+        Ok(seat) => seat,
+        Err(refusal) => return *refusal,
+    };
     let Some(running) = app.running() else {
         return unavailable("the server is about to end", RETRY_SOON_S);
     };
@@ -249,11 +271,11 @@ async fn realtime(
         Err(refusal) => return refused(&refusal),
     };
     tracing::debug!(session = %ports.id, model = query.model, "handshake");
-    let beginning = app.beginning(&query, None);
+    let beginning = app.beginning(&query, None, guest.grant.and_then(|grant| grant.session));
     // If the handshake fails, the ports are dropped here and with them the session's queue, which ends it.
     upgrade.on_upgrade(move |socket| async move {
         call::run(AnyTransport::Ws(Box::new(WsTransport::new(socket))), ports, beginning).await;
-        drop(running);
+        drop((running, seat));
     })
 }
 

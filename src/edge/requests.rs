@@ -109,6 +109,7 @@ impl<T: Transport + 'static> Call<T> {
     }
 
     fn update(&mut self, patch: SessionPatch) -> Answer {
+        let patch = patch.without(self.locked.as_ref());
         let object = self.object.patched(patch, &self.offer, self.spoken_yet)?;
         self.fits(&object)?;
         self.intake.set_format(object.audio.input.format);
@@ -116,7 +117,7 @@ impl<T: Transport + 'static> Call<T> {
         let settings = object.settings(&self.offer);
         self.tell(SessionMsg::Configure(Box::new(settings)));
         self.object = object;
-        Ok(vec![ServerEvent::SessionUpdated { session: Box::new(self.object.clone()) }])
+        Ok(vec![ServerEvent::SessionUpdated { session: Box::new(self.shown()) }])
     }
 
     /// Settings that could not be repeated to the client are not taken: over a data channel a message has a
@@ -177,7 +178,13 @@ impl<T: Transport + 'static> Call<T> {
         }
     }
 
-    fn respond(&mut self, params: ResponseParams) -> Answer {
+    fn respond(&mut self, mut params: ResponseParams) -> Answer {
+        if let Some(locked) = &self.locked {
+            // Not by this way either.
+            params.instructions = params.instructions.filter(|_| locked.instructions.is_none());
+            params.output_modalities =
+                params.output_modalities.filter(|_| locked.output_modalities.is_none());
+        }
         if self.replying() {
             let name = self.mapper.active().unwrap_or("the one just asked for").to_owned();
             let message = format!("Conversation already has an active response in progress: {name}.");

@@ -101,6 +101,17 @@ impl Refusal {
         Self { status: StatusCode::INTERNAL_SERVER_ERROR, body, retry_after_s: None }
     }
 
+    /// What a check of the protocol's own found.
+    pub fn bad_request(body: ErrorBody) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, body, retry_after_s: None }
+    }
+
+    /// The same with a time to come back at.
+    pub fn with_retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
     /// The same with another status.
     pub fn with_status(mut self, status: StatusCode) -> Self {
         self.status = status;
@@ -120,7 +131,7 @@ impl IntoResponse for Refusal {
 }
 
 /// Reads a JSON body; what is wrong with it is said by field.
-async fn json_body<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
+pub(super) async fn json_body<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !kind.trim_start().to_ascii_lowercase().starts_with("application/json") {
         let refusal = Refusal::invalid("unsupported_content_type", "The body is 'application/json'.", None);
@@ -173,6 +184,6 @@ fn sse_response(stream: impl Stream<Item = Result<Bytes, Infallible>> + Send + '
 }
 
 /// Seconds since 1970.
-fn unix_now() -> u64 {
+pub(super) fn unix_now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs()
 }

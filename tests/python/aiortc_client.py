@@ -10,6 +10,7 @@ and a sentence on the first thing that is wrong.
 import asyncio
 import fractions
 import json
+import os
 import re
 import subprocess
 import sys
@@ -51,6 +52,8 @@ class Server:
             [program, "serve", "--engines", "fake", "--listen", f"{address}:0", *more],
             stdout=subprocess.PIPE,
             text=True,
+            # Its network is one of the test's own.
+            env={**os.environ, "VIVA_IDENTITY_OPEN": "true"},
         )
         line = self.process.stdout.readline()
         found = re.search(r"listening on (http://\S+)", line)

@@ -29,8 +29,10 @@ use viva::config::WebRtcSection;
 use viva::edge::http::{App, serve};
 use viva::edge::parking::Parking;
 use viva::edge::protocol::session_object::Offer;
+use viva::edge::tls::{Certificate, TlsListener};
 use viva::edge::webrtc::WebRtc;
 use viva::edge::webrtc::impair::Impairment;
+use viva::identity::Identity;
 use viva_actors::gpu::Engines;
 use viva_actors::ports::SessionSpec;
 use viva_actors::root::{Limits, Viva};
@@ -47,6 +49,13 @@ pub struct Server {
     pub app: Arc<App>,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<std::io::Result<()>>,
+}
+
+/// Who may come in, and over what.
+#[derive(Default)]
+pub struct Gate {
+    pub identity: Option<Identity>,
+    pub certificate: Option<Certificate>,
 }
 
 pub fn fakes() -> Engines {
@@ -85,6 +94,18 @@ impl Server {
         webrtc: WebRtcSection,
         network: Option<Impairment>,
     ) -> Self {
+        Self::with_gate(engines, sessions, offer, webrtc, network, Gate::default()).await
+    }
+
+    /// With a gate in front.
+    pub async fn with_gate(
+        engines: Engines,
+        sessions: usize,
+        offer: Offer,
+        webrtc: WebRtcSection,
+        network: Option<Impairment>,
+        gate: Gate,
+    ) -> Self {
         let viva = Viva::start(engines, Limits { sessions, ..Limits::default() }).await.unwrap();
         // On the family that the lines are on.
         let ip = webrtc.listen.first().map_or([127, 0, 0, 1].into(), SocketAddr::ip);
@@ -100,12 +121,20 @@ impl Server {
             false => None,
         };
         app.parking = Parking::new(Duration::from_secs(webrtc.resume_s));
+        app.identity = gate.identity;
         let app = Arc::new(app);
         let (stop, stopped) = oneshot::channel();
         let stopped = async move {
             stopped.await.ok();
         };
-        let serving = tokio::spawn(serve(listener, Arc::clone(&app), stopped, Duration::from_secs(1)));
+        let (served, drain) = (Arc::clone(&app), Duration::from_secs(1));
+        let serving = match gate.certificate {
+            None => tokio::spawn(serve(listener, served, stopped, drain)),
+            Some(certificate) => {
+                let listener = TlsListener::new(listener, certificate).unwrap();
+                tokio::spawn(serve(listener, served, stopped, drain))
+            }
+        };
         let ready = async {
             while !viva.readiness().ready {
                 sleep(Duration::from_millis(10)).await;
@@ -172,8 +201,15 @@ pub struct Caller {
 impl Caller {
     /// Connects and has seen `session.created`.
     pub async fn connect(address: SocketAddr, query: &str) -> Self {
+        Self::connect_as(address, query, "other").await
+    }
+
+    /// The same with another subprotocol beside `realtime`, which may carry a key.
+    pub async fn connect_as(address: SocketAddr, query: &str, protocol: &str) -> Self {
         let mut request = format!("ws://{address}/v1/realtime{query}").into_client_request().unwrap();
-        request.headers_mut().insert("Sec-WebSocket-Protocol", "realtime, other".parse().unwrap());
+        request
+            .headers_mut()
+            .insert("Sec-WebSocket-Protocol", format!("realtime, {protocol}").parse().unwrap());
         let (socket, handshake) = connect_async(request).await.unwrap();
         let mut caller = Self { socket, handshake, seen: Vec::new() };
         caller.until("session.created").await;

@@ -3,6 +3,7 @@
 //! How a change is checked and what it means to the session stands in [`apply`].
 
 mod apply;
+mod lock;
 #[cfg(test)]
 mod tests;
 
