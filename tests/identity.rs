@@ -184,23 +184,35 @@ async fn a_client_secret_that_cannot_be_is_refused_by_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tier_has_so_many_requests_and_sessions() {
-    let free = TierSection { sessions_max: 1, requests_per_minute: 4 };
+async fn a_tier_has_so_many_sessions_at_once() {
+    let free = TierSection { sessions_max: 1, requests_per_minute: 0 };
     let tiers = TiersSection { free, ..TiersSection::default() };
-    let Guarded { server, key, .. } = guarded(tiers, &TlsSection::default()).await;
-    let header = format!("openai-insecure-api-key.{key}");
-    let caller = Caller::connect_as(server.address, "", &header).await;
+    let Guarded { server, key, _folder, .. } = guarded(tiers, &TlsSection::default()).await;
+    let caller = Caller::connect_as(server.address, "", &format!("openai-insecure-api-key.{key}")).await;
     let (status, head, body) = ask(&server, "GET", "/v1/realtime", &upgrade(&key), "").await;
     assert_eq!((status, body["error"]["code"].as_str()), (429, Some("session_limit_exceeded")), "{body}");
     assert!(head.contains("retry-after: 15"), "{head}");
     drop(caller);
-    server.sessions(0).await;
-    let caller = Caller::connect_as(server.address, "", &header).await;
-    assert_eq!(ask(&server, "GET", "/v1/models", &bearer(&key), "").await.0, 200);
+    let again = async {
+        while handshake(&server, "Authorization", &format!("Bearer {key}")).await != 101 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(WITHIN, again).await.expect("a session that ended is free again");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tier_has_so_many_requests_a_minute() {
+    let free = TierSection { sessions_max: 0, requests_per_minute: 2 };
+    let tiers = TiersSection { free, ..TiersSection::default() };
+    let Guarded { server, key, _folder, .. } = guarded(tiers, &TlsSection::default()).await;
+    for _ in 0..2 {
+        assert_eq!(ask(&server, "GET", "/v1/models", &bearer(&key), "").await.0, 200);
+    }
     let (status, head, body) = ask(&server, "GET", "/v1/models", &bearer(&key), "").await;
     assert_eq!((status, body["error"]["type"].as_str()), (429, Some("rate_limit_error")), "{body}");
     assert!(head.contains("retry-after: "), "{head}");
-    drop(caller);
     server.stop().await;
 }
 

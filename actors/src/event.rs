@@ -156,6 +156,13 @@ pub enum SessionEvent {
         /// Text to append.
         delta: String,
     },
+    /// The reply is no words, but a call of one of the client's functions; its end follows.
+    ReplyCalls {
+        /// Its stamp.
+        epoch: Epoch,
+        /// The call, as the model wrote it.
+        call: String,
+    },
     /// The reply's first audio was sent.
     ReplyAudible {
         /// Its stamp.

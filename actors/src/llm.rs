@@ -108,8 +108,23 @@ struct Writing {
     pause: Option<u32>,
     cancel: Cancel,
     splitter: ClauseSplitter,
+    /// What was written so far, while it may be a call; none for a reply that can only be words.
+    call: Option<String>,
     begun: Option<Begun>,
     first_token: bool,
+}
+
+impl Writing {
+    /// Takes what was written next. Gives what of it is words; under a grammar a text that begins with a brace is a
+    /// call and waits for its end.
+    fn words(&mut self, piece: String) -> String {
+        let Some(call) = &mut self.call else { return piece };
+        call.push_str(&piece);
+        if call.trim_start().is_empty() || call.trim_start().starts_with('{') {
+            return String::new();
+        }
+        self.call.take().unwrap_or_default()
+    }
 }
 
 impl Actor for Llm {
@@ -160,6 +175,7 @@ impl State {
         self.stop();
         let (tokens, reporter) = (self.tokens.clone(), self.args.reporter.clone());
         let epoch = draft.epoch;
+        let call = draft.sampling.grammar.as_ref().map(|_| String::new());
         let job = Job::Generate {
             prompt: Prompt { messages: draft.messages, unfinished: false },
             sampling: draft.sampling,
@@ -172,7 +188,8 @@ impl State {
         let cancel = self.args.submitter.submit(job, within(DUE_MS), draft.stake);
         let splitter = ClauseSplitter::default();
         let pause = draft.pause;
-        self.writing = Some(Writing { epoch, pause, cancel, splitter, begun: None, first_token: false });
+        self.writing =
+            Some(Writing { epoch, pause, cancel, splitter, call, begun: None, first_token: false });
     }
 
     fn prefill(&mut self, messages: Vec<Message>, pause: Option<u32>) {
@@ -224,14 +241,20 @@ impl State {
                     writing.first_token = true;
                     self.args.reporter.tell(Report::FirstToken { epoch, begun: writing.begun });
                 }
-                let clauses = writing.splitter.push(&piece);
+                let words = writing.words(piece);
+                let clauses = writing.splitter.push(&words);
                 self.clauses(epoch, clauses, false);
             }
             GenEvent::Done { piece, reason, tokens } => {
-                let mut clauses = writing.splitter.push(&piece);
+                let words = writing.words(piece);
+                let mut clauses = writing.splitter.push(&words);
                 clauses.extend(writing.splitter.finish(reason == StopReason::Length));
                 let begun = writing.begun.unwrap_or(Begun { prompt_tokens: 0, reused_tokens: 0 });
                 let usage = Usage { input: begun.prompt_tokens, cached: begun.reused_tokens, output: tokens };
+                let call = writing.call.take().filter(|call| !call.trim().is_empty());
+                if let Some(text) = call {
+                    self.args.reporter.tell(Report::Called { epoch, text });
+                }
                 self.clauses(epoch, clauses, true);
                 self.writing = None;
                 self.args.reporter.tell(Report::Written {

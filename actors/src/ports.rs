@@ -238,6 +238,8 @@ pub struct ResponseOptions {
     pub max_tokens: Option<u32>,
     /// In place of the session's.
     pub spoken: Option<bool>,
+    /// In place of the session's; within it none lets the model write what it likes.
+    pub grammar: Option<Option<String>>,
 }
 
 /// Why a truncation was refused.

@@ -22,12 +22,15 @@ use viva_actors::types::SessionId;
 use super::intake::Intake;
 use super::mapper::{Mapper, View};
 use super::parking::{Parking, Ticket};
-use super::protocol::session_object::{Offer, SessionObject, SessionPatch, TokenLimit};
+use super::protocol::session_object::{
+    Offer, SessionObject, SessionPatch, ShownSession, TRANSCRIPTION, TokenLimit,
+};
 use super::protocol::{Envelope, ErrorBody, ServerEvent};
 use super::recall::Recall;
 use super::transport::{Frame, Inbound, Lost, Transport};
 
 mod line;
+mod silence;
 
 pub use line::Return;
 use line::coming;
@@ -74,6 +77,8 @@ pub struct Call<T> {
     ahead: AtomicU32,
     told: Recall,
     ended: Option<String>,
+    /// When the caller's silence has lasted too long, and since when in their own audio; none while it does not count.
+    idle: Option<(Instant, u64)>,
     expires: Instant,
     /// Where its client may come back to; none for one that would not know how.
     parking: Option<Arc<Parking<Return<T>>>>,
@@ -140,6 +145,9 @@ pub async fn run<T: Transport + 'static>(transport: T, ports: SessionPorts, begi
     let asked_for = object.is_some() || locked.is_some();
     let mut object = object.unwrap_or_else(|| first_object(&id, &offer));
     if let Some(patch) = &locked {
+        if patch.kind == TRANSCRIPTION {
+            object = object.into_transcription();
+        }
         // What they sent along may have changed a voice that was heard yet as little as this one.
         object = object.patched(patch.clone(), &offer, false).unwrap_or(object);
     }
@@ -162,6 +170,7 @@ pub async fn run<T: Transport + 'static>(transport: T, ports: SessionPorts, begi
         ahead: AtomicU32::new(0),
         told: Recall::default(),
         ended: None,
+        idle: None,
         expires: Instant::now() + Duration::from_secs(offer.session_s_max),
         // Only a client of ours knows what to do with a token.
         parking: Some(parking).filter(|parking| extended && !parking.stay().is_zero()),
@@ -182,6 +191,7 @@ pub(super) fn view(object: &SessionObject) -> View {
     View {
         spoken: object.spoken(),
         transcription: object.audio.input.transcription.is_some(),
+        tools: object.calls_functions(),
         format: object.audio.output.format,
         voice: object.audio.output.voice.clone(),
         max_output_tokens: match object.max_output_tokens {
@@ -239,6 +249,7 @@ impl<T: Transport + 'static> Call<T> {
                     self.take_up(back, silent).await?;
                 }
                 () = &mut expiry => return Err(End::Expired),
+                () = until(self.idle) => self.silent_too_long().await?,
             }
         }
     }
@@ -303,15 +314,25 @@ impl<T: Transport + 'static> Call<T> {
     }
 
     /// The settings as the client may see them.
-    pub(super) fn shown(&self) -> SessionObject {
+    pub(super) fn shown(&self) -> ShownSession {
         let object = self.object.clone();
-        self.locked.as_ref().map_or(object.clone(), |locked| object.without_secrets(locked))
+        match &self.locked {
+            Some(locked) => object.without_secrets(locked).shown(),
+            None => object.shown(),
+        }
     }
 
     /// What the call itself learns from the log.
     fn note(&mut self, entry: &LogEntry) {
         match &entry.event {
-            SessionEvent::ReplyStarted { .. } | SessionEvent::Trouble { .. } => self.asked = None,
+            SessionEvent::ReplyEnded { .. } | SessionEvent::Dismissed { .. } => {
+                let detection = self.object.audio.input.turn_detection.as_ref();
+                let idle = detection.and_then(|detection| detection.idle_timeout_ms).map(u64::from);
+                self.idle = idle.map(|ms| (Instant::now() + Duration::from_millis(ms), entry.media.ms()));
+            }
+            SessionEvent::SpeechStarted { .. } | SessionEvent::TurnEnded { .. } => self.idle = None,
+            SessionEvent::ReplyStarted { .. } => (self.asked, self.idle) = (None, None),
+            SessionEvent::Trouble { .. } => self.asked = None,
             SessionEvent::Ended { reason } => self.ended = Some(reason.clone()),
             _ => {}
         }
@@ -412,6 +433,14 @@ impl<T: Transport + 'static> Call<T> {
         }
         self.transport.close(code, &why).await;
         why
+    }
+}
+
+/// Waits until then; for ever where there is no such time.
+async fn until(idle: Option<(Instant, u64)>) {
+    match idle {
+        Some((at, _)) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -19,7 +19,7 @@ use viva_actors::types::{Principal, SessionId};
 
 use super::call;
 use super::http::{App, RealtimeQuery, error};
-use super::protocol::session_object::SessionPatch;
+use super::protocol::session_object::{SessionPatch, TRANSCRIPTION};
 use super::protocol::{ErrorBody, SessionObject};
 use super::rest::{Refusal, json_body, unix_now};
 use super::secrets::{self, Grant};
@@ -169,7 +169,7 @@ pub(super) async fn create_secret(
         let refusal = Refusal::invalid("too_many_client_secrets", format!("There are {error}."), None);
         refusal.with_status(StatusCode::TOO_MANY_REQUESTS).with_retry_after(secrets::TTL_MIN.as_secs())
     })?;
-    Ok(Json(json!({"value": value, "expires_at": unix_now() + ttl.as_secs(), "session": session})))
+    Ok(Json(json!({"value": value, "expires_at": unix_now() + ttl.as_secs(), "session": session.shown()})))
 }
 
 fn checked_ttl(after: &ExpiresAfter) -> Result<Duration, Refusal> {
@@ -189,6 +189,9 @@ fn checked_ttl(after: &ExpiresAfter) -> Result<Duration, Refusal> {
 
 /// The settings a session will start with, if they can be.
 fn locked_object(app: &App, patch: &SessionPatch) -> Result<SessionObject, Refusal> {
-    let object = call::first_object(&SessionId::random(), &app.offer);
+    let mut object = call::first_object(&SessionId::random(), &app.offer);
+    if patch.kind == TRANSCRIPTION {
+        object = object.into_transcription();
+    }
     object.patched(patch.clone(), &app.offer, false).map_err(Refusal::bad_request)
 }

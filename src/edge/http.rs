@@ -29,7 +29,8 @@ use crate::knowledge::Knowledge;
 use super::calls::Calls;
 use super::gate::Guest;
 use super::parking::Parking;
-use super::protocol::session_object::{Offer, SessionPatch};
+use super::patience::Patient;
+use super::protocol::session_object::{Offer, SessionPatch, TRANSCRIPTION};
 use super::protocol::{ErrorBody, SessionObject};
 use super::rest::desk::Desk;
 use super::secrets::Secrets;
@@ -173,7 +174,7 @@ pub async fn serve<L: Listener<Addr = SocketAddr>>(
         closed.send(()).ok();
     });
     // Plain HTTP goes on until the sessions have ended, so that probes can see what is happening.
-    let serving = axum::serve(listener, routes).with_graceful_shutdown(async move {
+    let serving = axum::serve(Patient::new(listener), routes).with_graceful_shutdown(async move {
         wait_closed.await.ok();
     });
     tokio::select! {
@@ -218,8 +219,8 @@ impl RealtimeQuery {
             let body = ErrorBody::invalid("unsupported", message, Some(param));
             Err(Box::new(error(StatusCode::BAD_REQUEST, body, None)))
         };
-        if self.intent.as_deref().is_some_and(|intent| intent != "conversation") {
-            return unsupported("This server has conversations only; leave 'intent' out.", "intent");
+        if self.intent.as_deref().is_some_and(|intent| !["conversation", TRANSCRIPTION].contains(&intent)) {
+            return unsupported("The intent is 'conversation' or 'transcription'.", "intent");
         }
         let mut spec = app.offer.spec.clone();
         spec.principal = guest.principal.clone();
@@ -271,7 +272,9 @@ async fn realtime(
         Err(refusal) => return refused(&refusal),
     };
     tracing::debug!(session = %ports.id, model = query.model, "handshake");
-    let beginning = app.beginning(&query, None, guest.grant.and_then(|grant| grant.session));
+    let only_listens = query.intent.as_deref() == Some(TRANSCRIPTION);
+    let object = only_listens.then(|| call::first_object(&ports.id, &app.offer).into_transcription());
+    let beginning = app.beginning(&query, object, guest.grant.and_then(|grant| grant.session));
     // If the handshake fails, the ports are dropped here and with them the session's queue, which ends it.
     upgrade.on_upgrade(move |socket| async move {
         call::run(AnyTransport::Ws(Box::new(WsTransport::new(socket))), ports, beginning).await;

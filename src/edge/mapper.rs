@@ -10,13 +10,14 @@ use viva_actors::turn::{CutReason, Endpointing};
 use viva_actors::types::Epoch;
 use viva_models::Role;
 
-use super::protocol::items::ResponsePart;
+use super::protocol::items::{ItemBody, ResponsePart};
 use super::protocol::server_events::{
     DurationUsage, ResponseAudio, ResponseAudioOutput, ResponseObject, StatusDetails, StatusError,
     TurnMetricsBody,
 };
 use super::protocol::session_object::Format;
 use super::protocol::{ErrorBody, Ids, ItemObject, Part, ServerEvent};
+use super::tools::{self, Call};
 
 /// What of the session's settings shows in its responses.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +26,8 @@ pub struct View {
     pub spoken: bool,
     /// Transcripts of the caller are wanted.
     pub transcription: bool,
+    /// A reply may be a call of a function: what kind of item it is shows only when it begins.
+    pub tools: bool,
     /// Format of our voice.
     pub format: Format,
     /// Its name.
@@ -38,6 +41,8 @@ pub struct View {
 pub struct Own {
     /// Spoken or written, in place of the session's.
     pub spoken: Option<bool>,
+    /// Whether it may be a call of a function, in place of the session's.
+    pub calls: Option<bool>,
     /// The client's metadata.
     pub metadata: Option<serde_json::Value>,
 }
@@ -63,6 +68,9 @@ struct Reply {
     names: Names,
     ids: Ids,
     previous: Option<ItemId>,
+    /// The client knows of the item.
+    added: bool,
+    call: Option<Call>,
     spoken: bool,
     metadata: Option<serde_json::Value>,
     part_open: bool,
@@ -212,6 +220,11 @@ impl Mapper {
                 self.reply_started(names, previous.clone(), out);
             }
             SessionEvent::ReplyText { epoch, delta } => self.reply_text(*epoch, delta, out),
+            SessionEvent::ReplyCalls { epoch, call } => {
+                if let Some(reply) = self.reply.as_mut().filter(|r| r.names.epoch == *epoch) {
+                    reply.call = tools::call(call);
+                }
+            }
             SessionEvent::ReplyEnded { epoch, outcome, heard, usage, .. } => {
                 self.reply_ended(*epoch, outcome, heard, *usage, out);
             }
@@ -308,10 +321,12 @@ impl Mapper {
             output_index: 0,
             content_index: 0,
         };
-        let reply = Reply {
+        let mut reply = Reply {
             names,
             ids,
-            previous: previous.clone(),
+            previous,
+            added: false,
+            call: None,
             spoken: own.spoken.unwrap_or(self.view.spoken),
             metadata: own.metadata,
             part_open: false,
@@ -319,13 +334,9 @@ impl Mapper {
         };
         let response = self.response(&reply, "in_progress", None, Vec::new(), None);
         out.push(ServerEvent::ResponseCreated { response: Box::new(response) });
-        let item = reply.item("in_progress", None);
-        out.push(ServerEvent::OutputItemAdded {
-            response_id: reply.names.response.clone(),
-            output_index: 0,
-            item: item.clone(),
-        });
-        out.push(ServerEvent::ItemAdded { previous_item_id: previous, item });
+        if !own.calls.unwrap_or(self.view.tools) {
+            reply.add_item(out);
+        }
         self.reply = Some(reply);
     }
 
@@ -348,11 +359,13 @@ impl Mapper {
         usage: Usage,
         out: &mut Vec<ServerEvent>,
     ) {
-        let Some(reply) = self.reply.take_if(|r| r.names.epoch == epoch) else { return };
+        let Some(mut reply) = self.reply.take_if(|r| r.names.epoch == epoch) else { return };
         self.last_reply = Some(reply.names.clone());
         // An interruption is now decided, or our voice ended under what the caller says.
         out.append(&mut self.held_back);
         let item_status = if *outcome == Outcome::Completed { "completed" } else { "incomplete" };
+        reply.add_item(out);
+        reply.call_told(out);
         let item = reply.item(item_status, reply.part_open.then_some(heard));
         if reply.part_open {
             reply.close_part(heard, out);
@@ -425,7 +438,49 @@ impl Reply {
         if self.spoken { ResponsePart::Audio { transcript: text } } else { ResponsePart::Text { text } }
     }
 
+    /// Tells of the item, once.
+    fn add_item(&mut self, out: &mut Vec<ServerEvent>) {
+        if std::mem::replace(&mut self.added, true) {
+            return;
+        }
+        let item = match &self.call {
+            Some(call) => {
+                ItemObject::call(self.names.item.clone(), "in_progress", call.name.clone(), String::new())
+            }
+            None => self.item("in_progress", None),
+        };
+        let response_id = self.names.response.clone();
+        out.push(ServerEvent::OutputItemAdded { response_id, output_index: 0, item: item.clone() });
+        out.push(ServerEvent::ItemAdded { previous_item_id: self.previous.clone(), item });
+    }
+
+    /// Tells what the function is called with.
+    fn call_told(&self, out: &mut Vec<ServerEvent>) {
+        let (Some(call), ItemBody::FunctionCall { call_id, .. }) = (&self.call, self.item("", None).body)
+        else {
+            return;
+        };
+        let (response_id, item_id) = (self.names.response.clone(), self.names.item.clone());
+        let Call { name, arguments } = call.clone();
+        out.push(ServerEvent::ArgumentsDelta {
+            response_id: response_id.clone(),
+            item_id: item_id.clone(),
+            output_index: 0,
+            call_id: call_id.clone(),
+            delta: arguments.clone(),
+        });
+        out.push(ServerEvent::ArgumentsDone {
+            response_id,
+            item_id,
+            output_index: 0,
+            call_id,
+            name,
+            arguments,
+        });
+    }
+
     fn open_part(&mut self, out: &mut Vec<ServerEvent>) {
+        self.add_item(out);
         if !self.part_open {
             self.part_open = true;
             out.push(ServerEvent::PartAdded { ids: self.ids.clone(), part: self.part(String::new()) });
@@ -444,6 +499,9 @@ impl Reply {
 
     /// The item. While it is being made it has no content: that is what the protocol's text says.
     fn item(&self, status: &'static str, text: Option<&str>) -> ItemObject {
+        if let Some(Call { name, arguments }) = self.call.clone().filter(|_| !self.part_open) {
+            return ItemObject::call(self.names.item.clone(), status, name, arguments);
+        }
         let content = text.map(|text| match self.spoken {
             true => Part::OutputAudio { transcript: text.to_owned() },
             false => Part::OutputText { text: text.to_owned() },

@@ -12,10 +12,12 @@ use viva_models::Role;
 use super::call::{Call, view};
 use super::mapper::Own;
 use super::protocol::client_events::{ResponseParams, Truncate};
-use super::protocol::session_object::{checked_instructions, checked_modality, checked_tool_choice};
+use super::protocol::items::{ItemBody, WirePart};
+use super::protocol::session_object::{Functions, checked_instructions, checked_modality};
 use super::protocol::{
     ClientEvent, ErrorBody, ItemObject, Parsed, ServerEvent, SessionObject, SessionPatch, WireItem, parse,
 };
+use super::tools;
 use super::transport::{Lost, Transport};
 
 /// A session answers in microseconds; one that takes this long is about to be restarted or gone.
@@ -139,6 +141,7 @@ impl<T: Transport + 'static> Call<T> {
     }
 
     async fn create_item(&mut self, item: WireItem, previous: Option<String>) -> Answer {
+        let shown = function_item(&item)?;
         let item = checked_item(item)?;
         let place = match previous.as_deref() {
             None => Place::Last,
@@ -152,7 +155,10 @@ impl<T: Transport + 'static> Call<T> {
             }
             ItemError::Duplicate(_) => ErrorBody::invalid("item_exists", error.to_string(), Some("item.id")),
         })?;
-        let item = ItemObject::stored(item);
+        let item = match shown {
+            Some(body) => ItemObject { id: item.id, object: "realtime.item", status: "completed", body },
+            None => ItemObject::stored(item),
+        };
         Ok(vec![
             ServerEvent::ItemAdded { previous_item_id: previous_item_id.clone(), item: item.clone() },
             ServerEvent::ItemDone { previous_item_id, item },
@@ -179,18 +185,24 @@ impl<T: Transport + 'static> Call<T> {
     }
 
     fn respond(&mut self, mut params: ResponseParams) -> Answer {
+        if self.object.only_listens() {
+            let message = "This session only writes down what is said; nothing is answered in it.";
+            return Err(ErrorBody::invalid("unsupported", message, Some("type")));
+        }
         if let Some(locked) = &self.locked {
             // Not by this way either.
             params.instructions = params.instructions.filter(|_| locked.instructions.is_none());
             params.output_modalities =
                 params.output_modalities.filter(|_| locked.output_modalities.is_none());
+            params.tools = params.tools.filter(|_| locked.tools.is_none());
+            params.tool_choice = params.tool_choice.filter(|_| locked.tool_choice.is_none());
         }
         if self.replying() {
             let name = self.mapper.active().unwrap_or("the one just asked for").to_owned();
             let message = format!("Conversation already has an active response in progress: {name}.");
             return Err(ErrorBody::invalid("conversation_already_has_active_response", message, None));
         }
-        let (options, own) = checked_response(params, self.offer.spec.prompt_chars_max)?;
+        let (options, own) = checked_response(params, &self.object, self.offer.spec.prompt_chars_max)?;
         self.mapper.expect(own);
         self.reply_asked();
         // What was committed must have become words before the reply reads them.
@@ -230,10 +242,37 @@ fn unknown_item(id: &str) -> ErrorBody {
     ErrorBody::invalid("item_not_found", message, Some("item_id"))
 }
 
+/// How a call or its result is shown, if it is one.
+fn function_item(item: &WireItem) -> Result<Option<ItemBody>, ErrorBody> {
+    let needed = |field: &Option<String>, name: &str| {
+        field.clone().ok_or_else(|| {
+            let message = format!("Missing required parameter: 'item.{name}'.");
+            ErrorBody::invalid("missing_required_parameter", message, Some(&format!("item.{name}")))
+        })
+    };
+    Ok(match item.kind.as_str() {
+        "function_call" => Some(ItemBody::FunctionCall {
+            // A client that begins a conversation anew may have forgotten it.
+            call_id: item
+                .call_id
+                .clone()
+                .unwrap_or_else(|| format!("call_{:020x}", rand::random::<u128>() >> 48)),
+            name: needed(&item.name, "name")?,
+            arguments: needed(&item.arguments, "arguments")?,
+        }),
+        "function_call_output" => Some(ItemBody::FunctionCallOutput {
+            call_id: needed(&item.call_id, "call_id")?,
+            output: needed(&item.output, "output")?,
+        }),
+        _ => None,
+    })
+}
+
 /// An item of words. Audio has to come with its transcript: what is not recognised here cannot be read.
 fn checked_item(item: WireItem) -> Result<Item, ErrorBody> {
     let invalid =
         |message: String, param: &str| Err(ErrorBody::invalid("invalid_value", message, Some(param)));
+    let item = words_of_functions(item);
     if item.kind != "message" {
         let message = format!("This server has no items of type '{}', only 'message'.", shown(&item.kind));
         return Err(ErrorBody::invalid("unsupported", message, Some("item.type")));
@@ -282,12 +321,30 @@ fn checked_item(item: WireItem) -> Result<Item, ErrorBody> {
     Ok(Item { id, role, text, spoken, complete: true })
 }
 
+/// Calls and their results become words, since that is how the model reads them.
+fn words_of_functions(item: WireItem) -> WireItem {
+    let (role, kind, text) = match item.kind.as_str() {
+        "function_call" => {
+            let (name, arguments) = (item.name.as_deref(), item.arguments.as_deref());
+            let call = tools::as_written(name.unwrap_or_default(), arguments.unwrap_or_default());
+            (Role::Assistant, "output_text", call)
+        }
+        "function_call_output" => {
+            (Role::User, "input_text", tools::result(item.output.as_deref().unwrap_or_default()))
+        }
+        _ => return item,
+    };
+    let part = WirePart { kind: kind.into(), text: Some(text), transcript: None };
+    WireItem { kind: "message".into(), role: Some(role), content: vec![part], ..item }
+}
+
 fn shown(text: &str) -> String {
     text.chars().take(ITEM_ID_MAX).collect()
 }
 
 fn checked_response(
     params: ResponseParams,
+    session: &SessionObject,
     prompt_chars_max: usize,
 ) -> Result<(ResponseOptions, Own), ErrorBody> {
     if params.conversation.as_deref().is_some_and(|c| c != "auto") {
@@ -297,9 +354,6 @@ fn checked_response(
     if params.input.as_ref().is_some_and(|input| !input.is_empty()) {
         let message = "A reply reads the conversation; place items with 'conversation.item.create'.";
         return Err(ErrorBody::invalid("unsupported", message, Some("response.input")));
-    }
-    if let Some(choice) = &params.tool_choice {
-        checked_tool_choice(choice, "response.tool_choice")?;
     }
     let modality = match &params.output_modalities {
         Some(m) => Some(checked_modality(m, "response.output_modalities")?),
@@ -311,17 +365,29 @@ fn checked_response(
         None => None,
     };
     let checked = |text| checked_instructions(text, prompt_chars_max, "response.instructions");
-    let instructions = params.instructions.map(checked).transpose()?;
-    let options = ResponseOptions { instructions, max_tokens, spoken };
-    Ok((options, Own { spoken, metadata: params.metadata }))
+    let mut instructions = params.instructions.map(checked).transpose()?;
+    let (mut grammar, mut calls) = (None, None);
+    if instructions.is_some() || params.tools.is_some() || params.tool_choice.is_some() {
+        let tools = params.tools.as_ref().unwrap_or(&session.tools);
+        let choice = params.tool_choice.as_ref().unwrap_or(&session.tool_choice);
+        let functions = Functions::read(tools, Some(choice), "response")?;
+        let base = instructions.as_ref().unwrap_or(&session.instructions);
+        functions.fit(base, prompt_chars_max, "response.tools")?;
+        (instructions, grammar) = (Some(functions.instructions(base)), Some(functions.grammar()));
+        calls = Some(functions.callable());
+    }
+    let options = ResponseOptions { instructions, max_tokens, spoken, grammar };
+    Ok((options, Own { spoken, calls, metadata: params.metadata }))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use serde_json::{Value, json};
+    use viva_actors::ports::SessionSpec;
 
     use super::*;
+    use crate::edge::protocol::session_object::Offer;
 
     fn item(value: Value) -> Result<Item, ErrorBody> {
         checked_item(serde_json::from_value(value).unwrap())
@@ -339,7 +405,7 @@ mod tests {
     #[test]
     fn what_cannot_be_an_item_is_named() {
         let cases = [
-            (json!({"type": "function_call_output", "call_id": "c", "output": "x"}), "item.type"),
+            (json!({"type": "mcp_call"}), "item.type"),
             (json!({"type": "message", "content": []}), "item.role"),
             (json!({"type": "message", "role": "user", "content": []}), "item.content"),
             (
@@ -373,10 +439,22 @@ mod tests {
     }
 
     #[test]
-    fn a_forced_tool_is_refused_and_an_offered_one_is_not() {
-        let check = |value: Value| checked_response(serde_json::from_value(value).unwrap(), 600);
-        assert!(check(json!({"tools": [{"type": "function", "name": "f"}], "tool_choice": "auto"})).is_ok());
-        let forced = check(json!({"tool_choice": {"type": "function", "name": "f"}})).unwrap_err();
-        assert_eq!(forced.code.as_deref(), Some("unsupported"));
+    fn a_response_may_have_functions_of_its_own() {
+        let offer = Offer {
+            model: "m".into(),
+            voices: vec!["v".into()],
+            spec: SessionSpec::default(),
+            session_s_max: 60,
+        };
+        let session = SessionObject::new("sess_1".into(), &offer, 0);
+        let check = |value: Value| checked_response(serde_json::from_value(value).unwrap(), &session, 1_200);
+        let offered = json!({"tools": [{"type": "function", "name": "f"}], "tool_choice": "auto"});
+        let (options, _) = check(offered).unwrap();
+        assert!(options.instructions.unwrap().contains("- f:") && options.grammar.flatten().is_some());
+        let unknown = check(json!({"tool_choice": {"type": "function", "name": "f"}})).unwrap_err();
+        assert_eq!(unknown.param.as_deref(), Some("response.tool_choice"));
+        let quiet =
+            check(json!({"tools": [{"type": "function", "name": "f"}], "tool_choice": "none"})).unwrap();
+        assert_eq!(quiet.0.grammar, Some(None));
     }
 }

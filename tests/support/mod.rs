@@ -357,6 +357,13 @@ pub fn python() -> PathBuf {
     python
 }
 
+/// The Python with the agent framework, which `make test` prepares apart.
+pub fn agents_python() -> PathBuf {
+    let python = cache().join("agents/bin/python");
+    assert!(python.is_file(), "there is no Python for the tests at {python:?}; run: make setup-test");
+    python
+}
+
 /// The packages for node that `make test` prepares, in the user's cache folder.
 pub fn node_modules() -> PathBuf {
     let node = std::env::var_os("VIVA_NODE").map(PathBuf::from);

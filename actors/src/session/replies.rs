@@ -26,6 +26,8 @@ pub(super) struct Reply {
     committed: bool,
     /// Clauses written, in order.
     clauses: Vec<String>,
+    /// A call of one of the client's functions, in place of words.
+    call: Option<String>,
     usage: Option<Usage>,
     begun: Option<Begun>,
     complete: bool,
@@ -99,6 +101,9 @@ impl State {
         if let Some(max) = self.options.max_tokens {
             sampling.max_tokens = max;
         }
+        if let Some(grammar) = &self.options.grammar {
+            sampling.grammar.clone_from(grammar);
+        }
         let request = DraftRequest {
             epoch,
             pause: self.caller.pause.map(|(pause, _)| pause),
@@ -124,6 +129,7 @@ impl State {
             aloud,
             committed: false,
             clauses: Vec::new(),
+            call: None,
             usage: None,
             begun: None,
             complete: true,
@@ -311,6 +317,11 @@ impl State {
                     self.tell(Input::ReplyReady { epoch });
                 }
             }
+            Report::Called { epoch, text } => {
+                if let Some(reply) = self.of(epoch) {
+                    reply.call = Some(text);
+                }
+            }
             Report::Written { epoch, usage, complete } => {
                 let Some(reply) = self.of(epoch) else { return };
                 (reply.usage, reply.complete) = (Some(usage), complete);
@@ -453,6 +464,13 @@ impl State {
         let written = reply.written();
         let usage = reply.usage.unwrap_or_default();
         let epoch = reply.epoch;
+        // The model reads its call again; one that was cut off never was one.
+        if let Some(call) = reply.call.filter(|_| matches!(outcome, Outcome::Completed)) {
+            if let Some(item) = self.conversation.get_mut(&reply.item) {
+                (item.text, item.spoken) = (call.clone(), false);
+            }
+            self.log(SessionEvent::ReplyCalls { epoch, call });
+        }
         self.log(SessionEvent::ReplyEnded { epoch, outcome, heard, written, heard_ms, usage });
     }
 }

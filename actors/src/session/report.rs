@@ -73,6 +73,13 @@ pub enum Report {
         /// Its words.
         text: String,
     },
+    /// What was written is no words, but a call of one of the client's functions.
+    Called {
+        /// Which reply.
+        epoch: Epoch,
+        /// The call, as the model wrote it.
+        text: String,
+    },
     /// A reply is written.
     Written {
         /// Which.

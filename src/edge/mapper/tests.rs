@@ -7,8 +7,14 @@ use super::*;
 
 const EPOCH: Epoch = Epoch { turn: 1, rev: 1 };
 
+fn content(item: &ItemObject) -> &[Part] {
+    let ItemBody::Message { content, .. } = &item.body else { panic!("no message: {item:?}") };
+    content
+}
+
 fn view() -> View {
     View {
+        tools: false,
         spoken: true,
         transcription: true,
         format: Format::PCM,
@@ -160,7 +166,7 @@ fn an_interruption_is_told_when_it_is_decided_with_the_words_that_were_heard() {
     assert_eq!(response.status, "cancelled");
     assert_eq!(response.status_details.as_ref().unwrap().reason, Some("turn_detected"));
     assert_eq!(response.output[0].status, "incomplete");
-    assert_eq!(response.output[0].content, [Part::OutputAudio { transcript: "Hello there.".into() }]);
+    assert_eq!(content(&response.output[0]), [Part::OutputAudio { transcript: "Hello there.".into() }]);
 }
 
 #[test]
@@ -228,13 +234,13 @@ fn a_reply_cut_before_its_first_word_has_no_content() {
     );
     let ServerEvent::ResponseDone { response } = &events[2] else { panic!() };
     assert_eq!(response.status_details.as_ref().unwrap().reason, Some("client_cancelled"));
-    assert_eq!(response.output[0].content, []);
+    assert_eq!(content(&response.output[0]), []);
 }
 
 #[test]
 fn a_written_reply_has_text_events() {
     let mut m = mapper(false);
-    m.expect(Own { spoken: Some(false), metadata: None });
+    m.expect(Own { spoken: Some(false), ..Own::default() });
     let events = run(&mut m, vec![opened(), reply(), text("Hi"), over(Outcome::Incomplete, "Hi")]);
     let text_events: Vec<String> = names(&events).into_iter().filter(|n| n.contains("text")).collect();
     assert_eq!(text_events, ["response.output_text.delta", "response.output_text.done"]);
@@ -306,4 +312,28 @@ fn a_voice_that_is_cut_says_where_and_does_not_stop_again() {
         let done = names(&run(&mut m, vec![over(Outcome::Cut(CutReason::BargeIn), "")]));
         assert!(!done.iter().any(|name| name.starts_with("output_audio_buffer")), "{done:?}");
     }
+}
+
+#[test]
+fn a_call_is_told_as_one_and_nothing_of_it_as_words() {
+    let mut m = mapper(false);
+    m.set_view(View { tools: true, ..view() });
+    // What kind of item it is shows only when it begins.
+    assert_eq!(names(&run(&mut m, vec![opened(), reply()])), ["response.created"]);
+    let call = r#"{"name": "weather", "arguments": {"city": "Oslo"}}"#.to_owned();
+    let told =
+        run(&mut m, vec![SessionEvent::ReplyCalls { epoch: EPOCH, call }, over(Outcome::Completed, "")]);
+    assert_eq!(
+        names(&told),
+        [
+            "response.output_item.added",
+            "item.added",
+            "response.function_call_arguments.delta",
+            "response.function_call_arguments.done",
+            "item.done",
+            "response.output_item.done",
+            "response.done",
+            "rate_limits.updated"
+        ]
+    );
 }

@@ -94,9 +94,9 @@ pub struct ResponseParams {
     pub input: Option<Vec<Value>>,
     /// Echoed in the response.
     pub metadata: Option<Value>,
-    /// Accepted; nothing calls them.
-    pub tools: Option<Value>,
-    /// Refused when it forces a tool.
+    /// In place of the session's.
+    pub tools: Option<Vec<Value>>,
+    /// In place of the session's.
     pub tool_choice: Option<Value>,
 }
 

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use viva_actors::conversation::Item;
 use viva_models::Role;
 
+use crate::edge::tools::{self, Call};
+
 /// An item on its way out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ItemObject {
@@ -11,15 +13,40 @@ pub struct ItemObject {
     pub id: String,
     /// Always `realtime.item`.
     pub object: &'static str,
-    /// Always `message`: there are no other items of ours.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
     /// `in_progress`, `completed` or `incomplete`.
     pub status: &'static str,
-    /// Who says it.
-    pub role: Role,
-    /// What is said.
-    pub content: Vec<Part>,
+    /// What it is.
+    #[serde(flatten)]
+    pub body: ItemBody,
+}
+
+/// What an item is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ItemBody {
+    /// Something said.
+    Message {
+        /// Who says it.
+        role: Role,
+        /// What is said.
+        content: Vec<Part>,
+    },
+    /// The model calls one of the client's functions.
+    FunctionCall {
+        /// What its result will name.
+        call_id: String,
+        /// Which function.
+        name: String,
+        /// JSON.
+        arguments: String,
+    },
+    /// What a function gave.
+    FunctionCallOutput {
+        /// Of which call.
+        call_id: String,
+        /// Text, usually JSON.
+        output: String,
+    },
 }
 
 /// One part of an item's content.
@@ -67,12 +94,29 @@ pub enum ResponsePart {
 impl ItemObject {
     /// A message.
     pub fn message(id: String, role: Role, status: &'static str, content: Vec<Part>) -> Self {
-        Self { id, object: "realtime.item", kind: "message", status, role, content }
+        Self { id, object: "realtime.item", status, body: ItemBody::Message { role, content } }
+    }
+
+    /// A call of a function. Its own name follows from the item's, so that it is the same whenever it is shown.
+    pub fn call(id: String, status: &'static str, name: String, arguments: String) -> Self {
+        let call_id = format!("call_{}", id.trim_start_matches("item_"));
+        Self {
+            id,
+            object: "realtime.item",
+            status,
+            body: ItemBody::FunctionCall { call_id, name, arguments },
+        }
     }
 
     /// A stored item. A spoken one shows its words only: we keep no audio of the conversation to send back.
     pub fn stored(item: Item) -> Self {
         let Item { id, role, text, spoken, complete } = item;
+        if role == Role::Assistant
+            && !spoken
+            && let Some(Call { name, arguments }) = tools::call(&text)
+        {
+            return Self::call(id, "completed", name, arguments);
+        }
         let part = match (role, spoken) {
             (Role::Assistant, true) => Part::OutputAudio { transcript: text },
             (Role::Assistant, false) => Part::OutputText { text },
@@ -89,7 +133,7 @@ pub struct WireItem {
     /// Its name; one is made where none is given.
     #[serde(default)]
     pub id: Option<String>,
-    /// `message`; other kinds are refused.
+    /// `message`, `function_call` or `function_call_output`.
     #[serde(rename = "type")]
     pub kind: String,
     /// Who says it; every message has one.
@@ -98,6 +142,18 @@ pub struct WireItem {
     /// Its parts.
     #[serde(default)]
     pub content: Vec<WirePart>,
+    /// For calls and their results.
+    #[serde(default)]
+    pub call_id: Option<String>,
+    /// For calls.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// For calls: JSON.
+    #[serde(default)]
+    pub arguments: Option<String>,
+    /// For results.
+    #[serde(default)]
+    pub output: Option<String>,
 }
 
 /// A part of it.

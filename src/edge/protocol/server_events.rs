@@ -4,7 +4,7 @@ use serde::Serialize;
 use viva_actors::event::Usage;
 
 use super::items::{ItemObject, ResponsePart};
-use super::session_object::{Format, SessionObject};
+use super::session_object::{Format, ShownSession};
 
 /// An event with its name, as it is written on the wire.
 #[derive(Debug, Serialize)]
@@ -36,9 +36,9 @@ pub struct Ids {
 #[allow(missing_docs)] // The fields are the protocol's; its own documentation describes them.
 pub enum ServerEvent {
     #[serde(rename = "session.created")]
-    SessionCreated { session: Box<SessionObject> },
+    SessionCreated { session: Box<ShownSession> },
     #[serde(rename = "session.updated")]
-    SessionUpdated { session: Box<SessionObject> },
+    SessionUpdated { session: Box<ShownSession> },
     #[serde(rename = "error")]
     Error { error: ErrorBody },
     #[serde(rename = "conversation.item.added")]
@@ -57,6 +57,8 @@ pub enum ServerEvent {
     SpeechStopped { audio_end_ms: u64, item_id: String },
     #[serde(rename = "input_audio_buffer.committed")]
     Committed { previous_item_id: Option<String>, item_id: String },
+    #[serde(rename = "input_audio_buffer.timeout_triggered")]
+    TimeoutTriggered { audio_start_ms: u64, audio_end_ms: u64, item_id: String },
     #[serde(rename = "input_audio_buffer.cleared")]
     Cleared {},
     #[serde(rename = "conversation.item.input_audio_transcription.delta")]
@@ -109,6 +111,17 @@ pub enum ServerEvent {
         #[serde(flatten)]
         ids: Ids,
         text: String,
+    },
+    #[serde(rename = "response.function_call_arguments.delta")]
+    ArgumentsDelta { response_id: String, item_id: String, output_index: u32, call_id: String, delta: String },
+    #[serde(rename = "response.function_call_arguments.done")]
+    ArgumentsDone {
+        response_id: String,
+        item_id: String,
+        output_index: u32,
+        call_id: String,
+        name: String,
+        arguments: String,
     },
     #[serde(rename = "response.content_part.done")]
     PartDone {

@@ -3,9 +3,11 @@
 //! How a change is checked and what it means to the session stands in [`apply`].
 
 mod apply;
+mod functions;
 mod lock;
 #[cfg(test)]
 mod tests;
+mod transcription;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -14,7 +16,9 @@ use viva_actors::ports::SessionSpec;
 use super::server_events::ErrorBody;
 use apply::out_of_range;
 
-pub use apply::{INSTRUCTIONS_MAX, checked_instructions, checked_modality, checked_tool_choice, known_voice};
+pub use apply::{INSTRUCTIONS_MAX, checked_instructions, checked_modality, known_voice};
+pub use functions::Functions;
+pub use transcription::{ShownSession, TRANSCRIPTION};
 
 /// Tokens a client may allow a reply: the protocol's own range.
 const TOKENS: std::ops::RangeInclusive<u32> = 1..=4096;
@@ -179,6 +183,8 @@ pub struct TurnDetection {
     pub prefix_padding_ms: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub silence_duration_ms: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_ms: Option<u32>,
 }
 
 /// The two ways.

@@ -1,10 +1,10 @@
 //! Checks what a client wants changed, and says what it means to the session.
 
-use serde_json::Value;
 use viva_actors::ports::{ListeningConfig, SessionSettings};
 use viva_actors::turn::{Endpointing, TurnConfig};
 
 use super::super::server_events::ErrorBody;
+use super::functions::Functions;
 use super::{
     AudioObject, Eagerness, Field, Format, FormatKind, InputObject, InputPatch, NoiseReduction, Offer,
     OutputObject, OutputPatch, SessionObject, SessionPatch, TokenLimit, Transcription, TurnDetection,
@@ -25,6 +25,9 @@ const HINTS_MAX: usize = 1024;
 
 /// How speech may be paced: the protocol's own range.
 const SPEED: std::ops::RangeInclusive<f32> = 0.25..=1.5;
+
+/// How long a caller may be silent before they are asked: the protocol's own range.
+const IDLE_MS: std::ops::RangeInclusive<u32> = 5_000..=30_000;
 
 /// The voices of the protocol's first server. Stock clients ask for one of them by default; they get ours.
 const FOREIGN_VOICES: [&str; 13] = [
@@ -80,9 +83,9 @@ impl SessionObject {
     /// The settings with `patch` applied, or what is wrong with it; nothing is applied by halves.
     /// `spoken_yet`: the session has been heard, so that its voice stays.
     pub fn patched(&self, patch: SessionPatch, offer: &Offer, spoken_yet: bool) -> Result<Self, ErrorBody> {
-        if patch.kind != "realtime" {
-            let message =
-                format!("Invalid 'session.type': '{}'; this server has 'realtime' sessions.", patch.kind);
+        if patch.kind != self.kind {
+            let kind: String = patch.kind.chars().take(40).collect();
+            let message = format!("Invalid 'session.type': '{kind}'; this session is '{}'.", self.kind);
             return Err(ErrorBody::invalid("invalid_value", message, Some("session.type")));
         }
         let mut next = self.clone();
@@ -97,11 +100,12 @@ impl SessionObject {
             limit.checked("session.max_output_tokens")?;
             next.max_output_tokens = limit;
         }
-        if let Some(choice) = patch.tool_choice {
-            checked_tool_choice(&choice, "session.tool_choice")?;
-            next.tool_choice = choice;
+        if patch.tools.is_some() || patch.tool_choice.is_some() {
+            next.tools = patch.tools.unwrap_or(next.tools);
+            next.tool_choice = patch.tool_choice.unwrap_or(next.tool_choice);
+            let functions = Functions::read(&next.tools, Some(&next.tool_choice), "session")?;
+            functions.fit(&next.instructions, offer.spec.prompt_chars_max, "session.tools")?;
         }
-        next.tools = patch.tools.unwrap_or(next.tools);
         let audio = patch.audio.unwrap_or_default();
         next.patch_input(audio.input.unwrap_or_default())?;
         next.patch_output(audio.output.unwrap_or_default(), offer, spoken_yet)?;
@@ -170,13 +174,19 @@ impl SessionObject {
         if offer.voices.iter().skip(1).any(|v| *v == self.audio.output.voice) {
             voice.style.voice.clone_from(&self.audio.output.voice);
         }
+        if let Ok(functions) = Functions::read(&self.tools, Some(&self.tool_choice), "session") {
+            functions.apply(&mut voice);
+        }
         if let TokenLimit::Tokens(n) = self.max_output_tokens {
             voice.sampling.max_tokens = n;
         }
         let detection = input.turn_detection.as_ref();
         let transcription = input.transcription.as_ref();
         SessionSettings {
-            turn: turn_config(&spec.turn, detection),
+            turn: TurnConfig {
+                create_response: !self.only_listens() && turn_config(&spec.turn, detection).create_response,
+                ..turn_config(&spec.turn, detection)
+            },
             voice,
             listening: ListeningConfig {
                 denoise: input.noise_reduction.is_some(),
@@ -216,6 +226,7 @@ impl TurnDetection {
             threshold: None,
             prefix_padding_ms: None,
             silence_duration_ms: None,
+            idle_timeout_ms: None,
         }
     }
 
@@ -241,6 +252,15 @@ impl TurnDetection {
         {
             if let Some(ms) = ms.filter(|ms| *ms > PERIOD_MS_MAX) {
                 return Err(out_of_range(&param(name), format!("{ms} is more than {PERIOD_MS_MAX}")));
+            }
+        }
+        if let Some(ms) = self.idle_timeout_ms {
+            if self.kind != TurnKind::ServerVad {
+                return Err(out_of_range(&param("idle_timeout_ms"), "it is for server_vad".into()));
+            }
+            if !IDLE_MS.contains(&ms) {
+                let what = format!("{ms} is not in {}..={}", IDLE_MS.start(), IDLE_MS.end());
+                return Err(out_of_range(&param("idle_timeout_ms"), what));
             }
         }
         match self.kind {
@@ -343,18 +363,6 @@ pub fn checked_modality(modalities: &[String], param: &str) -> Result<[&'static 
         [one] if one == "audio" => Ok(["audio"]),
         [one] if one == "text" => Ok(["text"]),
         _ => Err(out_of_range(param, "it must be [\"audio\"] or [\"text\"]".into())),
-    }
-}
-
-/// Tools may be named, but nothing here calls them, so none can be forced.
-pub fn checked_tool_choice(choice: &Value, param: &str) -> Result<(), ErrorBody> {
-    match choice.as_str() {
-        Some("auto" | "none") => Ok(()),
-        _ => Err(ErrorBody::invalid(
-            "unsupported",
-            "This server does not call tools, so none can be required; use 'auto' or 'none'.",
-            Some(param),
-        )),
     }
 }
 

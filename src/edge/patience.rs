@@ -1,0 +1,174 @@
+//! How long a connection may take to say what it wants, and how many there may be.
+//!
+//! *Bound:* [`CONNECTIONS_MAX`] connections; more wait in the operating system's queue. Whoever has not sent the whole
+//! head of their first request within [`HEAD_WITHIN`] is cut off, however slowly they go on: a crowd that says nothing is
+//! gone after that, and others are served again. What comes after the first head is the handlers' business.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::serve::Listener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Sleep, sleep};
+
+/// Connections at once: many times the sessions of the largest machine. One that says nothing costs some 10 KiB.
+pub const CONNECTIONS_MAX: usize = 8_192;
+
+/// How long the head of a first request may take: a kilobyte on the worst line takes a second.
+pub const HEAD_WITHIN: Duration = Duration::from_secs(10);
+
+/// What ends the head of a request.
+const HEAD_END: &[u8; 4] = b"\r\n\r\n";
+
+/// A listener with an end to its patience.
+pub struct Patient<L> {
+    listener: L,
+    places: Arc<Semaphore>,
+}
+
+impl<L> Patient<L> {
+    /// In front of a listener.
+    pub fn new(listener: L) -> Self {
+        Self { listener, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    }
+}
+
+impl<L: Listener<Addr = SocketAddr>> Listener for Patient<L> {
+    type Io = Awaited<L::Io>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        let (io, peer) = self.listener.accept().await;
+        (Awaited::new(io, place), peer)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection whose first words are awaited.
+pub struct Awaited<I> {
+    io: I,
+    /// When patience ends; none once the head is there.
+    until: Option<Pin<Box<Sleep>>>,
+    /// Bytes of [`HEAD_END`] seen so far.
+    matched: usize,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl<I> Awaited<I> {
+    fn new(io: I, place: Option<OwnedSemaphorePermit>) -> Self {
+        Self { io, until: Some(Box::pin(sleep(HEAD_WITHIN))), matched: 0, _place: place }
+    }
+
+    /// Looks for the end of the head in what came.
+    fn look(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if byte == HEAD_END[self.matched] {
+                self.matched += 1;
+            } else {
+                self.matched = usize::from(byte == HEAD_END[0]);
+            }
+            if self.matched == HEAD_END.len() {
+                self.until = None;
+                return;
+            }
+        }
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Awaited<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let me = &mut *self;
+        if let Some(until) = &mut me.until
+            && until.as_mut().poll(cx).is_ready()
+        {
+            let why = "the head of a request did not arrive in time";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut me.io).poll_read(cx, buf);
+        if me.until.is_some() {
+            me.look(&buf.filled()[before..]);
+        }
+        read
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Awaited<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_sends_a_byte_now_and_then_is_cut_off() {
+        let (mut client, server) = duplex(64);
+        let mut server = Awaited::new(server, None);
+        let began = Instant::now();
+        tokio::spawn(async move {
+            while client.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let error = server.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!((error.kind(), began.elapsed()), (io::ErrorKind::TimedOut, HEAD_WITHIN));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_said_what_they_want_may_be_silent() {
+        let (mut client, server) = duplex(64);
+        let mut server = Awaited::new(server, None);
+        tokio::spawn(async move {
+            // The end comes in two pieces, behind a false one.
+            client.write_all(b"GET / HTTP/1.1\r\nA: b\r\n\r").await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+            client.write_all(b"\n").await.unwrap();
+            sleep(HEAD_WITHIN * 10).await;
+            client.write_all(b"more").await.unwrap();
+        });
+        let mut all = Vec::new();
+        server.read_to_end(&mut all).await.unwrap();
+        assert!(all.ends_with(b"\r\n\r\nmore"));
+    }
+}

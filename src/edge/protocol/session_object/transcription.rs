@@ -1,0 +1,62 @@
+//! Sessions that only write down what is said: no reply, no voice.
+
+use serde::Serialize;
+
+use super::{InputObject, SessionObject, Transcription};
+
+/// What a session of this kind is called.
+pub const TRANSCRIPTION: &str = "transcription";
+
+/// A session's settings as its client sees them, by its kind.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum ShownSession {
+    /// A conversation.
+    Realtime(SessionObject),
+    /// One that only listens.
+    Transcription(TranscriptionObject),
+}
+
+/// The settings of a session that only listens.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[allow(missing_docs)] // The fields are the protocol's.
+pub struct TranscriptionObject {
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub object: &'static str,
+    pub id: String,
+    pub include: Option<Vec<String>>,
+    pub expires_at: u64,
+    pub audio: TranscriptionAudio,
+}
+
+/// Its one direction.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TranscriptionAudio {
+    /// How the caller is heard.
+    pub input: InputObject,
+}
+
+impl SessionObject {
+    /// The same for a session that only listens; transcripts are what it is for.
+    pub fn into_transcription(mut self) -> Self {
+        (self.kind, self.object) = (TRANSCRIPTION, "realtime.transcription_session");
+        self.audio.input.transcription.get_or_insert_with(Transcription::default);
+        self
+    }
+
+    /// Whether it only listens.
+    pub fn only_listens(&self) -> bool {
+        self.kind == TRANSCRIPTION
+    }
+
+    /// As its client sees it.
+    pub fn shown(self) -> ShownSession {
+        if !self.only_listens() {
+            return ShownSession::Realtime(self);
+        }
+        let Self { kind, object, id, include, expires_at, audio, .. } = self;
+        let audio = TranscriptionAudio { input: audio.input };
+        ShownSession::Transcription(TranscriptionObject { kind, object, id, include, expires_at, audio })
+    }
+}

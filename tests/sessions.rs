@@ -1,0 +1,52 @@
+//! Kinds of sessions and replies beside the plain conversation, as the official client sees them: functions that are
+//! called, sessions that only listen, silence that is answered.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use support::{Server, fakes, python};
+use tokio::process::Command;
+use tokio::time::timeout;
+use viva_actors::gpu::Engines;
+use viva_actors::ports::SessionSpec;
+use viva_actors::testkit::{Costs, engines};
+
+async fn scenario(engines: Engines, name: &str) {
+    let server = Server::with(engines, 8, SessionSpec::default()).await;
+    let child = Command::new(python())
+        .args([concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/sessions_client.py"), &server.url(), name])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let output = timeout(Duration::from_secs(60), child.wait_with_output()).await.expect("in time").unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}{err}");
+    println!("{out}");
+    server.sessions(0).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_is_called_and_its_result_is_answered() {
+    let call = r#"{"name": "weather", "arguments": {"city": "Oslo"}}"#;
+    let costs = Costs { asr_ms: 20, turn_ms: 5, prefill_ms: 5, step_ms: 2, tts_ms: 20 };
+    scenario(engines(costs, call, &Arc::default()), "functions").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_only_listens_answers_nothing() {
+    scenario(fakes(), "listening").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_is_answered_where_the_client_wishes_it() {
+    scenario(fakes(), "silence").await;
+}
