@@ -2,8 +2,8 @@
 //! lanes.
 //!
 //! `cargo bench --bench engine_room`, or with a name's part at its end for some of it. Weights are found as Viva
-//! finds them; where one is missing its measure is left out with a word. The large engines are measured by
-//! `load` and by `models/tests/engines_measure.rs`, since they live in processes of their own.
+//! finds them; where one is missing its measure is left out with a word. The large engines run as in a server, in
+//! processes of their own; `viva calibrate` measures them by threads.
 
 use std::hint::black_box;
 use std::path::PathBuf;
@@ -11,6 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use viva::config::{Config, ModelsSection};
+use viva::engines::Chosen;
+use viva_actors::gpu::load::{Meter, Part};
 use viva_actors::gpu::policy::{Candidate, PrefillBudget, SeqView, grant, plan_step};
 use viva_actors::lane::Lane;
 use viva_actors::turn::{Input, TurnConfig, TurnMachine};
@@ -18,9 +21,13 @@ use viva_actors::types::MediaTime;
 use viva_models::audio::{LISTEN_RATE, Resampler, SPEAK_RATE, decode_file};
 use viva_models::enhance::{Limiter, RnNoise, RnNoise16, Voice};
 use viva_models::fetch::models_dir;
+use viva_models::registry::{Opened, open_asr, open_llm, open_tts};
 use viva_models::turn::SmartTurn;
 use viva_models::vad::Silero;
-use viva_models::{Denoiser, SeqId, TurnDetector, VAD_WINDOW, Vad, VadJob, VadState};
+use viva_models::{
+    AsrJob, Cancel, Denoiser, Llm, Message, Prompt, Role, Sampling, SeqId, StepEvent, StepPlan, Style,
+    TtsJob, TurnDetector, VAD_WINDOW, Vad, VadJob, VadState,
+};
 
 /// Five seconds of a candidate, seen from the package, where cargo starts benchmarks.
 const ANSWER: &str = "tests/data/answers/finance-excel.opus";
@@ -156,11 +163,85 @@ fn turn(c: &mut Criterion) {
         return;
     };
     let mut detector = SmartTurn::open(&model, &runtime, 1).expect("weights that lie there open");
-    let heard: [Arc<[f32]>; 1] = [speech(LISTEN_RATE).into()];
-    group.sample_size(20); // 0.1 s each
-    group.bench_function("smart-turn, one thread", |b| {
-        b.iter(|| detector.score(&heard).expect("smart-turn takes any speech"));
-    });
+    let heard: Arc<[f32]> = speech(LISTEN_RATE).into();
+    group.sample_size(10); // 0.1 s each
+    for callers in [1, 4] {
+        let all = vec![Arc::clone(&heard); callers];
+        group.throughput(Throughput::Elements(callers as u64));
+        group.bench_function(BenchmarkId::new("smart-turn, one thread", callers), |b| {
+            b.iter(|| detector.score(&all).expect("smart-turn takes any speech"));
+        });
+    }
+}
+
+/// What more at once costs the engines that are processes: only the language model gains.
+fn large_engines(c: &mut Criterion) {
+    let config = Config {
+        models: ModelsSection { profile: "test".into(), ..Default::default() },
+        ..Config::default()
+    };
+    let Ok(chosen) = Chosen::of(&config) else {
+        eprintln!("left out: the weights of profile test; run: viva models pull --profile test");
+        return;
+    };
+    let mut group = c.benchmark_group("profile test");
+    group.sample_size(10);
+    let job = AsrJob { samples: speech(LISTEN_RATE), language: Some("en".into()), ..AsrJob::default() };
+    match open_asr(&chosen.asr) {
+        Ok(Opened { mut engine, .. }) => {
+            group.bench_function("whisper, an answer", |b| {
+                b.iter(|| engine.transcribe(&job, &Cancel::new()).expect("it hears any speech"));
+            });
+        }
+        Err(error) => return eprintln!("left out: {error}; VIVA_ENGINES names the engines' folder"),
+    }
+    if let Ok(Opened { mut engine, .. }) = open_tts(&chosen.tts) {
+        for text in ["Thank you.", "What did you learn from that one?"] {
+            let job = TtsJob { text: text.into(), style: Style::default(), language: None };
+            group.bench_function(BenchmarkId::new("piper, letters", text.len()), |b| {
+                b.iter(|| engine.speak(&job, &Cancel::new(), &mut |_| ()).expect("it speaks any text"));
+            });
+        }
+    }
+    if let Ok(Opened { mut engine, .. }) = open_llm(&chosen.llm) {
+        for together in [1, 4, 8] {
+            group.throughput(Throughput::Elements(u64::from(together)));
+            group.bench_function(BenchmarkId::new("llama, a token of each", together), |b| {
+                b.iter_custom(|rounds| tokens(engine.as_mut(), together, rounds));
+            });
+        }
+    }
+}
+
+/// How long so many steps take in which each of these sequences gets a token. They begin anew where one has ended.
+fn tokens(engine: &mut dyn Llm, together: u32, rounds: u64) -> Duration {
+    let (mut spent, mut done) = (Duration::ZERO, 0);
+    let seqs: Vec<SeqId> = (0..together).map(SeqId).collect();
+    while done < rounds {
+        for &seq in &seqs {
+            let content = format!("Tell me a long story about number {done} and {}.", seq.0);
+            let prompt = Prompt { messages: vec![Message { role: Role::User, content }], unfinished: false };
+            let begun = engine.begin(seq, &prompt, &Sampling::default()).expect("the prompt is short");
+            let left = begun.prompt_tokens - begun.reused_tokens;
+            engine.step(&StepPlan { prefill: vec![(seq, left)], decode: vec![] }).expect("it reads");
+        }
+        for _ in 0..16 {
+            let began = std::time::Instant::now();
+            let plan = StepPlan { prefill: vec![], decode: seqs.clone() };
+            let events = engine.step(&plan).expect("it writes");
+            spent += began.elapsed();
+            done += 1;
+            let ended =
+                |event: &StepEvent| matches!(event, StepEvent::Done { .. } | StepEvent::Failed { .. });
+            if done >= rounds || events.iter().any(ended) {
+                break;
+            }
+        }
+        for &seq in &seqs {
+            engine.close(seq).expect("it is open");
+        }
+    }
+    spent
 }
 
 fn policy(c: &mut Criterion) {
@@ -174,6 +255,20 @@ fn policy(c: &mut Criterion) {
         cores,
     });
     let candidates: Vec<Candidate> = candidates.collect();
+    group.bench_function("grant, nothing fits", |b| {
+        let mut all = candidates.clone();
+        all.retain(|c| c.cores > 0);
+        b.iter(|| black_box(grant(&mut all, 0, 2).len()));
+    });
+    let mut meter = Meter::new(2);
+    let mut now = 0;
+    group.bench_function("meter, a call's end", |b| {
+        b.iter(|| {
+            now += 1_000;
+            meter.worked(now, 900, 1, Part::Tts, true);
+            meter.finished(black_box(3.0));
+        });
+    });
     group.bench_function("grant, 6 engines with work", |b| {
         b.iter_batched_ref(|| candidates.clone(), |all| grant(all, 2, 2), BatchSize::SmallInput);
     });
@@ -217,6 +312,6 @@ fn brief() -> Criterion {
 criterion_group! {
     name = engine_room;
     config = brief();
-    targets = resampler, exit_chain, denoiser, vad, turn, policy, lane
+    targets = resampler, exit_chain, denoiser, vad, turn, policy, lane, large_engines
 }
 criterion_main!(engine_room);

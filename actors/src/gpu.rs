@@ -42,7 +42,7 @@ pub use submit::{SUBMISSIONS, Submitter, within};
 use binding::{Serves, Want};
 use device::{LinkStatus, Opener};
 use load::{Load, Meter, Others, Part, Verdict};
-use policy::Discipline;
+use policy::{Candidate, Discipline};
 use queue::{Done, Kind, Link};
 use sequences::Outcome;
 use work::Work;
@@ -147,6 +147,8 @@ pub struct GpuState {
     discipline: Discipline,
     /// Windows wait for others, and [`GpuMsg::Gathered`] is on its way.
     gathering: bool,
+    /// Room for what may start, kept from one look to the next.
+    candidates: Vec<Candidate>,
 }
 
 /// The engines that take jobs, while they are started.
@@ -293,6 +295,7 @@ impl Actor for Gpu {
             spoken: engines.spoken,
             discipline: order.discipline,
             gathering: false,
+            candidates: Vec::new(),
         })
     }
 

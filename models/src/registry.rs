@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use spec::{
-    AsrSpec, EmbedSpec, LlamaSpec, LlmSpec, OnnxSpec, OnnxTextSpec, PiperSpec, RemoteSpec, TtsSpec, TurnSpec,
-    VadSpec, WhisperSpec,
+    AsrSpec, CACHE_TOKENS_DEFAULT_MAX, EmbedSpec, LlamaSpec, LlmSpec, OnnxSpec, OnnxTextSpec, PiperSpec,
+    RemoteSpec, TtsSpec, TurnSpec, VadSpec, WhisperSpec,
 };
 
 use crate::contract::{Asr, Embedder, EngineError, Llm, Result, Tts, TurnDetector, Vad};

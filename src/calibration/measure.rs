@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use viva_models::audio::{LISTEN_RATE, Resampler};
-use viva_models::registry::{self, AsrSpec, LlmSpec, Opened, TtsSpec};
+use viva_models::registry::{self, AsrSpec, CACHE_TOKENS_DEFAULT_MAX, LlmSpec, Opened, TtsSpec};
 use viva_models::{
     Asr, AsrJob, Cancel, Llm, Message, Prompt, Role, Sampling, SeqId, StepEvent, StepPlan, Style, Tts,
     TtsJob, VAD_WINDOW, VadJob, VadState,
@@ -115,7 +115,7 @@ pub fn measure(config: &Config, told: &mut dyn FnMut(&str)) -> anyhow::Result<Ca
             width: llm_at.prefill.width(),
             decode_width: (llm_at.decode[0].cpu_ms / llm_at.decode[0].wall_ms).clamp(0.1, f64::from(cores)),
             sequences: 252,
-            cache_tokens: 8_192,
+            cache_tokens: u64::from(CACHE_TOKENS_DEFAULT_MAX),
             decode_ms: llm_at.decode_line(),
             prefill_ms: llm_at.prefill.line(),
             context_us: 300.0,

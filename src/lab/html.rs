@@ -46,7 +46,7 @@ impl Page {
         for table in self.tables.iter().filter(|table| !table.rows.is_empty()) {
             table.render(&mut page);
         }
-        page.push_str("</div><div class=row>");
+        page.push_str("</div><div class=plots>");
         for Figure { svg, caption } in &self.figures {
             let _ = write!(page, "<figure>{svg}<figcaption>{}</figcaption></figure>", escape(caption));
         }
@@ -57,7 +57,7 @@ impl Page {
 
 impl Table {
     fn render(&self, page: &mut String) {
-        page.push_str("<table>");
+        page.push_str("<div class=table><table>");
         if !self.title.is_empty() {
             let _ = write!(page, "<caption>{}</caption>", escape(&self.title));
         }
@@ -77,7 +77,7 @@ impl Table {
             }
             page.push_str("</tr>");
         }
-        page.push_str("</tbody></table>");
+        page.push_str("</tbody></table></div>");
     }
 }
 
@@ -95,13 +95,15 @@ body{font:15px/1.5 system-ui,sans-serif;margin:0;background:var(--page);color:va
 main{max-width:1600px;margin:0 auto;padding:1.5rem}h1{font-size:1.5rem;margin:0 0 .5rem}p{margin:.25rem 0;max-width:90ch}\
 .answer{font-size:1.15rem;font-weight:600;margin:.75rem 0}\
 .row{display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start;margin-top:1rem}\
-table{border-collapse:collapse;background:var(--card);border-radius:8px}\
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,38rem),1fr));gap:1rem;margin-top:1rem}\
+.table,figure{background:var(--card);border-radius:8px;max-width:100%;overflow-x:auto}table{border-collapse:collapse}\
 caption{text-align:left;font-weight:600;padding:.4rem .8rem}\
 th,td{padding:.3rem .8rem;text-align:right;border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}\
 th{font-weight:400;color:var(--soft)}th:first-child{text-align:left}\
-figure{margin:0;background:var(--card);border-radius:8px;max-width:100%;overflow-x:auto}\
-svg{color:var(--ink);max-width:100%;height:auto}\
-figcaption{padding:0 1rem .9rem;color:var(--soft);max-width:74ch}\
+figure{margin:0}\
+svg{display:block;color:var(--ink);width:100%;min-width:34rem;height:auto}\
+figcaption{position:sticky;left:0;padding:0 1rem .9rem;color:var(--soft);max-width:74ch}\
+@media(max-width:40rem){main{padding:.75rem}th,td{padding:.3rem .5rem}}\
 </style>";
 
 #[cfg(test)]

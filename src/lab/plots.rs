@@ -60,6 +60,8 @@ pub const TONES: [RGBColor; 6] = [
     RGBColor(0x8a, 0x8f, 0x98),
     RGBColor(0xd0, 0x55, 0x3b),
 ];
+/// Stands for the page's own ground behind a legend, light or dark: `draw` puts that in its place.
+const CARD: RGBColor = RGBColor(0xfe, 0xfe, 0xfe);
 /// The tone of limits and of what went wrong.
 const WARN: RGBColor = TONES[5];
 
@@ -81,6 +83,7 @@ where
     // An SVG inside HTML needs no name space, and a page without an address in it visibly asks nobody for anything.
     let svg = svg
         .replace("#000000", "currentColor")
+        .replace("fill=\"#FEFEFE\"", "style=\"fill:var(--card)\"")
         .replace(" xmlns=\"http://www.w3.org/2000/svg\"", "")
         .replacen("<svg", &format!("<svg role=\"img\" aria-label=\"{}\"", super::html::escape(name)), 1);
     Ok(Figure { svg, caption })
@@ -114,6 +117,7 @@ fn legend<'s: 'a, 'a>(chart: &mut Chart<'a, 's>) -> Drawn {
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)
         .border_style(BLACK.mix(0.2))
+        .background_style(CARD)
         .label_font(("sans-serif", 13))
         .draw()?;
     Ok(())

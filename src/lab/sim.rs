@@ -69,7 +69,7 @@ pub struct EngineUse {
     pub batch_mean: f64,
     /// The most in one.
     pub batch_max: u64,
-    /// Share of the time during which it worked, 0 to 1.
+    /// Share of the time during which it worked, 0 to 1; of several processes, on average.
     pub utilisation: f64,
     /// Milliseconds a job waited for its call, on average.
     pub queue_ms: f64,
@@ -166,20 +166,25 @@ fn outcome(plan: &Plan<'_>, world: &World<'_>, end: u64) -> Outcome {
         drafts_discarded: sum(|session| session.discarded),
         mute: world.sessions.iter().filter(mute).count() as u64,
         used: (0.0, 0.0),
-        engines: (0..LINKS).map(|link| engine(link, &world.uses[link], end)).collect(),
+        engines: (0..LINKS).map(|link| engine(link, plan.machine, &world.uses[link], end)).collect(),
         events: world.handled,
         waits,
     }
 }
 
-fn engine(link: usize, used: &Use, end: u64) -> EngineUse {
+fn engine(link: usize, machine: &Machine, used: &Use, end: u64) -> EngineUse {
+    let processes = match link {
+        world::ASR => machine.asr.processes,
+        world::TTS => machine.tts.processes,
+        _ => 1,
+    } as f64;
     let each = |whole: f64, parts: u64| if parts > 0 { whole / parts as f64 } else { 0.0 };
     EngineUse {
         engine: NAMES[link],
         calls: used.calls,
         batch_mean: each(used.jobs as f64, used.calls),
         batch_max: used.most,
-        utilisation: (used.busy_us / end.max(1) as f64).min(1.0),
+        utilisation: (used.busy_us / (end.max(1) as f64 * processes)).min(1.0),
         queue_ms: each(used.queued_us as f64 / 1_000.0, used.jobs),
     }
 }

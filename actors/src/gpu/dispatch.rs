@@ -122,7 +122,8 @@ impl GpuState {
         }
         self.spill();
         let links = self.links.len();
-        let mut candidates = Vec::with_capacity(links + self.writers.len());
+        let mut candidates = std::mem::take(&mut self.candidates);
+        candidates.clear();
         for (i, link) in self.links.iter().enumerate() {
             if i == EARS && self.gathering {
                 continue;
@@ -148,6 +149,7 @@ impl GpuState {
         for granted in policy::grant(&mut candidates, self.free, self.total) {
             self.start(granted);
         }
+        self.candidates = candidates;
         self.give_way();
     }
 

@@ -96,8 +96,33 @@ fn capacity(machine: &Machine, policy: Policy) -> u64 {
 #[test]
 fn the_scheduler_carries_more_than_the_order_of_arrival() {
     let machine = cpu();
-    let (viva, naive) = (capacity(&machine, Policy::Viva), capacity(&machine, Policy::Fifo));
-    assert!(viva > naive && naive >= 1, "{viva} against {naive}");
+    let (viva, naive) = (capacity(&machine, Policy::Viva), capacity(&machine, Policy::Arrival));
+    assert!(viva * 10 >= naive * 13 && naive >= 1, "{viva} against {naive}");
+    let gpu = Machine::load(Path::new("h100-48")).unwrap();
+    let waits = |policy| simulate(&gpu, policy, "short", 24, 3).voice_to_voice_ms.p95;
+    assert!(waits(Policy::Arrival) > 2.0 * waits(Policy::Viva), "one call at a time leaves a GPU idle");
+}
+
+#[test]
+fn naive_servers_do_what_nobody_waits_for_any_more() {
+    let calls = |policy, engine| {
+        let outcome = simulate(&cpu(), policy, "interview", 8, 3);
+        let engine = outcome.engines.iter().find(|used| used.engine == engine).unwrap();
+        (engine.calls, engine.batch_max)
+    };
+    let (arrival, fifo) = (calls(Policy::Arrival, "llm"), calls(Policy::Fifo, "llm"));
+    assert!(arrival.0 > fifo.0, "a text that is void is written to its end: {arrival:?} {fifo:?}");
+    assert_eq!((arrival.1, fifo.1), (1, 1), "one text at a time");
+    assert!(calls(Policy::Viva, "llm").1 > 1);
+}
+
+#[test]
+fn an_engine_of_several_processes_works_on_as_many_pieces() {
+    let one = Machine::load(Path::new("h100-48")).unwrap();
+    let mut alone = one.clone();
+    alone.tts.processes = 1;
+    let waits = |machine: &Machine| simulate(machine, Policy::Viva, "short", 64, 3).voice_to_voice_ms.p50;
+    assert!(waits(&alone) > 1.5 * waits(&one), "{} {}", waits(&alone), waits(&one));
 }
 
 #[test]
