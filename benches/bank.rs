@@ -22,7 +22,7 @@ use viva::knowledge::store::{Edition, Filter, Ranking, Search, VectorStore};
 const TEXTS: usize = 400;
 
 /// Vectors of a question, as a published bank has.
-const VIEWS: usize = 3;
+const VIEWS: usize = 4;
 
 /// Rows of the large index.
 const LARGE: usize = 100_000;

@@ -226,9 +226,9 @@ impl Opened {
         let rows: Vec<u32> = found.iter().map(|fused| fused.item).collect();
         let records = self.rows.records(&rows)?;
         let hits = found.into_iter().zip(records).map(|(fused, record)| {
-            let cosine = self.vectors.cosine(&search.vector, fused.item as usize).unwrap_or_default();
+            let near = self.vectors.nearness(&search.vector, fused.item as usize).unwrap_or_default();
             let (dense_rank, text_rank) = (fused.dense_rank, fused.text_rank);
-            Hit { record, score: fused.score, distance: 1.0 - cosine, dense_rank, text_rank }
+            Hit { record, score: fused.score, distance: 1.0 - near, dense_rank, text_rank }
         });
         Ok(hits.collect())
     }

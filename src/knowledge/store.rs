@@ -228,7 +228,8 @@ pub struct Hit {
     pub record: Record,
     /// How good it is among the others of this search; larger is better.
     pub score: f32,
-    /// One less the cosine between query and question: 0 is the same, 1 nothing in common, 2 the opposite.
+    /// One less the product of the query with the nearest of the question's vectors: near 0 it is the same, 1 nothing in
+    /// common, 2 the opposite.
     pub distance: f32,
     /// Its place by meaning, from 1, if it has one.
     pub dense_rank: Option<usize>,
@@ -320,7 +321,7 @@ pub trait VectorStore: Send + Sync {
 
     /// Replaces all it holds, at once and only when all of it is safe: on an error the edition before stays.
     /// `vectors` has for every record, in the records' order, one or more vectors of `edition.dimensions`, as many
-    /// for each, at most [`VIEWS_MAX`]; a record is as near to a query as the nearest of its vectors.
+    /// for each, at most [`VIEWS_MAX`], none longer than 1; a record is as near to a query as the nearest of them.
     async fn publish(&self, edition: Edition, records: Vec<Record>, vectors: Vec<f32>) -> Result<()>;
 
     /// The best questions for a query, best first.
