@@ -291,10 +291,16 @@ async fn a_full_server_says_so_before_the_handshake() {
     let (status, head, body) = server.get("/v1/realtime", upgrade).await;
     assert_eq!(status, 503, "{body}");
     assert!(head.contains("retry-after: "), "{head}");
-    assert!(body.contains("server_full"), "{body}");
+    assert!(body.contains("server_full") && body.contains("free in about"), "{body}");
+    let ready: serde_json::Value = serde_json::from_str(&server.get("/readyz", "").await.2).unwrap();
+    assert_eq!((&ready["next"], &ready["engines"][0]["serves"]["spill"]), (&"refuse".into(), &false.into()));
+    // Whoever is willing to wait gets the next seat.
+    let address = server.address;
+    let waiting = tokio::spawn(async move { Caller::connect(address, "?wait=20").await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!waiting.is_finished());
     drop(caller);
-    server.sessions(0).await;
-    Caller::connect(server.address, "").await;
+    waiting.await.unwrap();
     server.stop().await;
 }
 

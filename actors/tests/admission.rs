@@ -1,13 +1,14 @@
-//! Who is let in and by whom they are served: seats that are waited for, a crowd of twice what there is room for,
-//! engines of several processes, the order of arrival, lines spoken ahead.
+//! Who is served first and by whom: deadlines, what gives way, engines of several processes, the order of arrival; and
+//! who is let in: seats that are waited for, a crowd of twice what there is room for; lines spoken ahead.
 #![allow(clippy::unwrap_used)]
 
 mod room;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use ractor::concurrency::oneshot;
 use room::*;
 use viva_actors::ahead::{clauses, speak_ahead};
 use viva_actors::event::Outcome;
@@ -15,12 +16,13 @@ use viva_actors::gpu::binding::{Quality, Serves};
 use viva_actors::gpu::device::Opener;
 use viva_actors::gpu::load::Verdict;
 use viva_actors::gpu::policy::Discipline;
-use viva_actors::gpu::{Cores, Engines, More, Order, Share};
+use viva_actors::gpu::work::{Job, Pause, Stake};
+use viva_actors::gpu::{Cores, Engines, More, Order, Share, within};
 use viva_actors::ports::SessionSpec;
 use viva_actors::root::{OpenError, WAITING_MAX};
 use viva_actors::testkit::{Costs, Faults, engines, heard_words};
 use viva_models::registry::Opened;
-use viva_models::{Asr, AsrJob, Cancel, Style, Transcription, Tts, TtsJob};
+use viva_models::{Asr, AsrJob, Cancel, EngineError, Style, Transcription, Tts, TtsJob, Vad, VadJob};
 
 fn fakes(faults: &Arc<Faults>) -> Engines {
     engines(Costs { asr_ms: 20, turn_ms: 2, prefill_ms: 2, step_ms: 1, tts_ms: 10 }, REPLY, faults)
@@ -185,6 +187,145 @@ async fn in_the_order_of_arrival_one_call_runs_at_a_time_and_nothing_is_left_und
         calls.push(both.calls.load(Ordering::Acquire));
     }
     assert!(calls[0] > calls[1], "the scheduler leaves undone what nobody waits for: {calls:?}");
+}
+
+/// Notes what it is asked to say, and says nothing; the first takes a while, so that the others wait for it.
+struct Noting(Arc<Mutex<Vec<String>>>);
+
+impl Tts for Noting {
+    fn name(&self) -> &str {
+        "noting"
+    }
+
+    fn sample_rate(&self) -> u32 {
+        24_000
+    }
+
+    fn styles(&self) -> viva_models::StyleSupport {
+        viva_models::StyleSupport::default()
+    }
+
+    fn speak(&mut self, job: &TtsJob, _: &Cancel, _: &mut dyn FnMut(&[f32])) -> viva_models::Result<()> {
+        self.0.lock().unwrap().push(job.text.clone());
+        std::thread::sleep(Duration::from_millis(if job.text == "first" { 150 } else { 1 }));
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_done_by_its_deadline_then_what_is_on_suspicion_and_never_what_is_void() {
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&said);
+    let tts: Opener<dyn Tts> = Arc::new(move || {
+        Ok(Opened { engine: Box::new(Noting(Arc::clone(&noted))) as Box<dyn Tts>, pid: None })
+    });
+    let faults = Arc::new(Faults::default());
+    let room = Room::with(Engines { tts, ..fakes(&faults) }, faults, 4).await;
+    let submitter = room.viva.submitter().await.unwrap();
+    let (done, all) = std::sync::mpsc::sync_channel(8);
+    let say = |text: &str, ms, stake| {
+        let job = TtsJob { text: text.into(), style: viva_models::Style::default(), language: None };
+        let done = done.clone();
+        let reply = Box::new(move |_| done.send(()).unwrap());
+        submitter.submit(Job::Tts { job, sink: Box::new(|_, _| ()), delivered: 0, reply }, within(ms), stake)
+    };
+    say("first", 50, Stake::Wanted);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    say("ahead", 100, Stake::Ahead);
+    say("late", 900, Stake::Wanted);
+    say("void", 200, Stake::Wanted).cancel();
+    say("soon", 300, Stake::Wanted);
+    let wait = tokio::task::spawn_blocking(move || (0..5).for_each(|_| all.recv_timeout(LIMIT).unwrap()));
+    wait.await.unwrap();
+    assert_eq!(*said.lock().unwrap(), ["first", "soon", "late", "ahead"]);
+}
+
+/// Works until it is stopped, on the first second of sound; on less it is done at once.
+struct Endless;
+
+impl Asr for Endless {
+    fn name(&self) -> &str {
+        "endless"
+    }
+
+    fn transcribe(&mut self, job: &AsrJob, cancel: &Cancel) -> viva_models::Result<Transcription> {
+        let began = Instant::now();
+        while job.samples.len() >= 16_000 {
+            if cancel.is_cancelled() {
+                return Err(EngineError::Cancelled);
+            }
+            assert!(began.elapsed() < LIMIT, "nobody stopped it");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Transcription::default())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_that_are_only_to_be_shown_give_way_to_what_somebody_waits_for() {
+    let asr: Opener<dyn Asr> =
+        Arc::new(|| Ok(Opened { engine: Box::new(Endless) as Box<dyn Asr>, pid: None }));
+    let faults = Arc::new(Faults::default());
+    let room = Room::with(Engines { asr, ..fakes(&faults) }, faults, 4).await;
+    let submitter = room.viva.submitter().await.unwrap();
+    let hear = |samples: usize, stake| {
+        let (reply, answer) = oneshot();
+        let job = AsrJob { samples: vec![0.1; samples], ..AsrJob::default() };
+        let reply = Box::new(move |result: Result<_, EngineError>| {
+            reply.send(result.map(|_| ())).ok();
+        });
+        submitter.submit(Job::Asr { job, reply }, within(100), stake);
+        answer
+    };
+    let pause = Pause::default();
+    let shown = hear(16_000, Stake::Words(pause.clone(), within(60_000)));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let wanted = hear(100, Stake::Wanted);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // It may still be the end of a turn: it goes on. Then the caller does, and the next look stops it.
+    pause.over();
+    let next = hear(100, Stake::Wanted);
+    let heard = tokio::time::timeout(LIMIT, async { (shown.await, wanted.await, next.await) }).await.unwrap();
+    assert_eq!(heard.0.unwrap(), Err(EngineError::Cancelled));
+    assert_eq!((heard.1.unwrap(), heard.2.unwrap()), (Ok(()), Ok(())));
+}
+
+/// Notes how many windows are judged in a call.
+struct Batches(Arc<AtomicU32>);
+
+impl Vad for Batches {
+    fn name(&self) -> &str {
+        "batches"
+    }
+
+    fn detect(&mut self, batch: &mut [VadJob], probabilities: &mut Vec<f32>) -> viva_models::Result<()> {
+        self.0.fetch_max(batch.len() as u32, Ordering::AcqRel);
+        probabilities.clear();
+        probabilities.extend(batch.iter().map(|_| 0.0));
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_of_many_callers_are_judged_together_and_who_is_alone_waits_for_nobody() {
+    for (callers, together) in [(1, false), (24, true)] {
+        let most = Arc::new(AtomicU32::new(0));
+        let noted = Arc::clone(&most);
+        let vad: Opener<dyn Vad> = Arc::new(move || {
+            Ok(Opened { engine: Box::new(Batches(Arc::clone(&noted))) as Box<dyn Vad>, pid: None })
+        });
+        let faults = Arc::new(Faults::default());
+        let room = Room::with(Engines { vad, ..fakes(&faults) }, faults, 32).await;
+        let mut silent = Vec::new();
+        for _ in 0..callers {
+            let mut caller = room.caller().await;
+            silent.push(tokio::spawn(async move { caller.send(false, 1_000).await }));
+        }
+        for caller in silent {
+            caller.await.unwrap();
+        }
+        assert_eq!(most.load(Ordering::Acquire) > 4, together, "{most:?} of {callers}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
