@@ -28,6 +28,8 @@ pub struct Page {
     pub tables: Vec<Table>,
     /// Plots.
     pub figures: Vec<Figure>,
+    /// What stands below: where figures come from.
+    pub notes: Vec<String>,
 }
 
 impl Page {
@@ -36,11 +38,11 @@ impl Page {
         let mut page = String::from(HEAD);
         // Writing to a String cannot fail.
         let _ = write!(page, "<title>{0}</title></head><body><main><h1>{0}</h1>", escape(&self.title));
-        for sentence in &self.lead {
-            let _ = write!(page, "<p>{}</p>", escape(sentence));
-        }
         if let Some(answer) = &self.answer {
             let _ = write!(page, "<p class=answer>{}</p>", escape(answer));
+        }
+        for sentence in &self.lead {
+            let _ = write!(page, "<p>{}</p>", escape(sentence));
         }
         page.push_str("<div class=row>");
         for table in self.tables.iter().filter(|table| !table.rows.is_empty()) {
@@ -50,7 +52,11 @@ impl Page {
         for Figure { svg, caption } in &self.figures {
             let _ = write!(page, "<figure>{svg}<figcaption>{}</figcaption></figure>", escape(caption));
         }
-        page.push_str("</div></main></body></html>\n");
+        page.push_str("</div>");
+        for note in &self.notes {
+            let _ = write!(page, "<p class=note>{}</p>", escape(note));
+        }
+        page.push_str("</main></body></html>\n");
         page
     }
 }
@@ -93,7 +99,7 @@ const HEAD: &str = "<!doctype html><html lang=en><head><meta charset=utf-8>\
 @media(prefers-color-scheme:dark){:root{--page:#12151a;--card:#1c2128;--ink:#e6e9ed;--soft:#a3adb8;--line:#343b45}}\
 body{font:15px/1.5 system-ui,sans-serif;margin:0;background:var(--page);color:var(--ink)}\
 main{max-width:1600px;margin:0 auto;padding:1.5rem}h1{font-size:1.5rem;margin:0 0 .5rem}p{margin:.25rem 0;max-width:90ch}\
-.answer{font-size:1.15rem;font-weight:600;margin:.75rem 0}\
+.answer{font-size:1.15rem;font-weight:600;margin:.75rem 0}.note{color:var(--soft);font-size:.9rem;margin-top:.75rem}\
 .row{display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start;margin-top:1rem}\
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,38rem),1fr));gap:1rem;margin-top:1rem}\
 .table,figure{background:var(--card);border-radius:8px;max-width:100%;overflow-x:auto}table{border-collapse:collapse}\
@@ -122,6 +128,7 @@ mod tests {
                 rows: vec![vec!["\"<b>\"".into(), "5".into()]],
             }],
             figures: vec![Figure { svg: "<svg></svg>".into(), caption: "1 < 2".into() }],
+            notes: vec!["from there".into()],
         }
         .render();
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script") && !page.contains("<b>"));

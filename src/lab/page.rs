@@ -45,6 +45,7 @@ pub fn page(report: &LoadReport<'_>) -> Result<Page, PlotError> {
         answer: report.capacity.map(Capacity::sentence),
         tables: tables(report),
         figures,
+        notes: Vec::new(),
     })
 }
 

@@ -112,10 +112,11 @@ fn chart<'a, 's>(
     Ok(chart)
 }
 
-fn legend<'s: 'a, 'a>(chart: &mut Chart<'a, 's>) -> Drawn {
+/// Names what is drawn, where nothing is.
+fn legend<'s: 'a, 'a>(chart: &mut Chart<'a, 's>, place: SeriesLabelPosition) -> Drawn {
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        .position(place)
         .border_style(BLACK.mix(0.2))
         .background_style(CARD)
         .label_font(("sans-serif", 13))
@@ -158,7 +159,7 @@ pub fn distribution(
             mark(&mut chart, *at, y.end, name, [TONES[2], TONES[1], WARN][i.min(2)])?;
         }
         if !marks.is_empty() {
-            legend(&mut chart)?;
+            legend(&mut chart, SeriesLabelPosition::UpperLeft)?;
         }
         Ok(())
     })
@@ -229,7 +230,7 @@ pub fn lines(
                 .label(name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], WARN.stroke_width(1)));
         }
-        legend(&mut chart)
+        legend(&mut chart, SeriesLabelPosition::UpperLeft)
     })
 }
 
@@ -274,7 +275,7 @@ pub fn timeline(
                 .label(*name)
                 .legend(move |(x, y)| Circle::new((x + 8, y), 5, tone.filled()));
         }
-        legend(&mut chart)
+        legend(&mut chart, SeriesLabelPosition::UpperRight)
     })
 }
 
@@ -292,7 +293,7 @@ pub fn columns(
             .margin(10)
             .x_label_area_size(40)
             .y_label_area_size(56)
-            .build_cartesian_2d((0..named.len().max(1)).into_segmented(), 0.0..axis.end)?;
+            .build_cartesian_2d((0..named.len().max(2) - 1).into_segmented(), 0.0..axis.end)?;
         let label = |at: &SegmentValue<usize>| match at {
             SegmentValue::CenterOf(i) => named.get(*i).map_or(String::new(), |column| column.0.clone()),
             _ => String::new(),

@@ -209,11 +209,11 @@ impl<'a> SimReport<'a> {
             (&m.tts.engine, &m.tts.source),
             (&m.llm.engine, &m.llm.source),
         ];
-        let mut lead = self.preface();
-        lead.extend(sources.map(|(name, source)| format!("{name}: {source}.")));
+        let notes = sources.map(|(name, source)| format!("{name}: {source}.")).to_vec();
         Ok(Page {
             title: format!("{}, {} sessions: a forecast", self.machine.name, self.outcome.sessions),
-            lead,
+            lead: self.preface(),
+            notes,
             answer: self.capacity.map(Capacity::sentence),
             tables,
             figures,
