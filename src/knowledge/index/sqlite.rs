@@ -198,9 +198,10 @@ impl Rows {
         let wanted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
         let (conditions, values) = conditions(filter);
         let [question, tags, notes] = WEIGHTS;
+        // The plus keeps SQLite from looking for the words anew in every row that is let through: a hundred times as slow.
         let within = match conditions.as_str() {
             "" => String::new(),
-            some => format!(" AND rowid IN (SELECT row FROM questions WHERE row >= ? AND row < ?{some})"),
+            some => format!(" AND +rowid IN (SELECT row FROM questions WHERE row >= ? AND row < ?{some})"),
         };
         let sql = format!(
             "SELECT rowid FROM words WHERE words MATCH ? AND rowid >= ? AND rowid < ?{within} \
