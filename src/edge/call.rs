@@ -227,7 +227,7 @@ impl<T: Transport + 'static> Call<T> {
     async fn serve(&mut self, out: &mut mpsc::Receiver<Out>) -> Result<std::convert::Infallible, End> {
         // Whoever comes back is greeted already.
         if self.events == 0 {
-            self.say(ServerEvent::SessionCreated { session: Box::new(self.shown()) }).await?;
+            self.say(ServerEvent::SessionCreated { session: self.shown() }).await?;
             self.say_way_back().await?;
         }
         while let Some(item) = self.kept.pop_front() {

@@ -119,7 +119,7 @@ impl<T: Transport + 'static> Call<T> {
         let settings = object.settings(&self.offer);
         self.tell(SessionMsg::Configure(Box::new(settings)));
         self.object = object;
-        Ok(vec![ServerEvent::SessionUpdated { session: Box::new(self.shown()) }])
+        Ok(vec![ServerEvent::SessionUpdated { session: self.shown() }])
     }
 
     /// Settings that could not be repeated to the client are not taken: over a data channel a message has a

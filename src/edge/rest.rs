@@ -60,7 +60,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
 #[derive(Debug)]
 pub struct Refusal {
     status: StatusCode,
-    body: ErrorBody,
+    body: Box<ErrorBody>,
     retry_after_s: Option<u64>,
 }
 
@@ -68,7 +68,7 @@ impl Refusal {
     /// The request cannot be carried out as it is; `param` is the field that is wrong.
     pub fn invalid(code: &str, message: impl Into<String>, param: Option<&str>) -> Self {
         let body = ErrorBody::invalid(code, message, param);
-        Self { status: StatusCode::BAD_REQUEST, body, retry_after_s: None }
+        Self { status: StatusCode::BAD_REQUEST, body: body.into(), retry_after_s: None }
     }
 
     /// A value of this field cannot be.
@@ -85,25 +85,33 @@ impl Refusal {
     pub fn busy(retry_after_s: u64) -> Self {
         let message = "The server has too much to do; try again later.";
         let body = ErrorBody::server("server_busy", message);
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, body, retry_after_s: Some(retry_after_s) }
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            body: body.into(),
+            retry_after_s: Some(retry_after_s),
+        }
     }
 
     /// Something is not there now.
     pub fn unavailable(why: &str, retry_after_s: u64) -> Self {
         let body = ErrorBody::server("not_ready", format!("Not ready: {why}."));
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, body, retry_after_s: Some(retry_after_s) }
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            body: body.into(),
+            retry_after_s: Some(retry_after_s),
+        }
     }
 
     /// Our own mistake. The details are for the log.
     pub fn internal(details: &dyn std::fmt::Display) -> Self {
         tracing::error!(%details, "a request failed");
         let body = ErrorBody::server("internal_error", "The server failed; its log says why.");
-        Self { status: StatusCode::INTERNAL_SERVER_ERROR, body, retry_after_s: None }
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, body: body.into(), retry_after_s: None }
     }
 
     /// What a check of the protocol's own found.
     pub fn bad_request(body: ErrorBody) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, body, retry_after_s: None }
+        Self { status: StatusCode::BAD_REQUEST, body: body.into(), retry_after_s: None }
     }
 
     /// The same with a time to come back at.
@@ -126,7 +134,7 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response<Body> {
-        error(self.status, self.body, self.retry_after_s)
+        error(self.status, *self.body, self.retry_after_s)
     }
 }
 

@@ -83,7 +83,7 @@ impl<T: Transport + 'static> Call<T> {
         let name = self.transport.name();
         tracing::info!(session = %self.id, transport = name, away_ms = millis(away), "the call goes on");
         self.mapper.set_audio_apart(self.transport.carries_audio());
-        self.say(ServerEvent::SessionCreated { session: Box::new(self.shown()) }).await?;
+        self.say(ServerEvent::SessionCreated { session: self.shown() }).await?;
         let (session_id, away_ms) = (self.id.0.clone(), away.as_millis() as u64);
         let last = last_event.and_then(|name| event_number(&self.id, &name)).filter(|n| *n <= self.events);
         let (mut missed, complete) = last.map_or((Vec::new(), false), |last| self.told.after(last));

@@ -36,9 +36,9 @@ pub struct Ids {
 #[allow(missing_docs)] // The fields are the protocol's; its own documentation describes them.
 pub enum ServerEvent {
     #[serde(rename = "session.created")]
-    SessionCreated { session: Box<ShownSession> },
+    SessionCreated { session: ShownSession },
     #[serde(rename = "session.updated")]
-    SessionUpdated { session: Box<ShownSession> },
+    SessionUpdated { session: ShownSession },
     #[serde(rename = "error")]
     Error { error: ErrorBody },
     #[serde(rename = "conversation.item.added")]

@@ -12,9 +12,9 @@ pub const TRANSCRIPTION: &str = "transcription";
 #[serde(untagged)]
 pub enum ShownSession {
     /// A conversation.
-    Realtime(SessionObject),
+    Realtime(Box<SessionObject>),
     /// One that only listens.
-    Transcription(TranscriptionObject),
+    Transcription(Box<TranscriptionObject>),
 }
 
 /// The settings of a session that only listens.
@@ -53,10 +53,17 @@ impl SessionObject {
     /// As its client sees it.
     pub fn shown(self) -> ShownSession {
         if !self.only_listens() {
-            return ShownSession::Realtime(self);
+            return ShownSession::Realtime(Box::new(self));
         }
         let Self { kind, object, id, include, expires_at, audio, .. } = self;
         let audio = TranscriptionAudio { input: audio.input };
-        ShownSession::Transcription(TranscriptionObject { kind, object, id, include, expires_at, audio })
+        ShownSession::Transcription(Box::new(TranscriptionObject {
+            kind,
+            object,
+            id,
+            include,
+            expires_at,
+            audio,
+        }))
     }
 }
