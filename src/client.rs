@@ -10,6 +10,7 @@ pub mod caller;
 pub mod clip;
 pub mod error;
 pub mod hearing;
+pub mod interviews;
 mod line;
 pub mod playout;
 pub mod recording;

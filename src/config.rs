@@ -579,7 +579,7 @@ mod tests {
             ("[turn]\npatience = 100.0", "turn.patience"),
             ("[machine]\ntts_processes = 17", "machine.tts_processes"),
             ("[server]\norigins = ['example.org']", "server.origins"),
-            ("[session]\ninterviewer = 'grim'", "formal, friendly, technical"),
+            ("[session]\ninterviewer = 'grim'", "formal, friendly, leadership"),
             ("[server]\nlisten = '0.0.0.0:8790'", "viva keys add"),
             ("[identity]\nkeys = 'k'\nopen = true", "identity.open"),
             ("[tls]\ncert = 'c'", "tls.key"),

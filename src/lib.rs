@@ -7,6 +7,7 @@ pub mod config;
 pub mod edge;
 pub mod engines;
 pub mod identity;
+pub mod interview;
 pub mod knowledge;
 pub mod lab;
 pub mod presets;

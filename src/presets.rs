@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 use viva_actors::ports::SessionSpec;
 use viva_models::Style;
 
+use crate::interview::plan::Conduct;
+
 #[derive(RustEmbed)]
 #[folder = "$CARGO_MANIFEST_DIR/presets"]
 // The questions are the bank's (crate::knowledge::bank).
@@ -49,7 +51,7 @@ impl VoicePreset {
     }
 }
 
-/// An interviewer: what the language model is told to be.
+/// An interviewer: what the language model is told to be where it answers freely, and how interviews are conducted.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InterviewerPreset {
@@ -59,6 +61,9 @@ pub struct InterviewerPreset {
     pub about: String,
     /// The system message. Short, since small models follow little, and every session's cache holds it.
     pub instructions: String,
+    /// How they conduct an interview that has a plan.
+    #[serde(default)]
+    pub conduct: Conduct,
 }
 
 static VOICES: LazyLock<Vec<VoicePreset>> = LazyLock::new(|| all("voices/"));

@@ -80,6 +80,14 @@ fn decisions_ask_no_clock() {
         "actors/src/ledger.rs",
         "src/edge/mapper.rs",
         "src/edge/webrtc/dejitter.rs",
+        "src/interview.rs",
+        "src/interview/decide.rs",
+        "src/interview/desk.rs",
+        "src/interview/follow_up.rs",
+        "src/interview/next.rs",
+        "src/interview/plan.rs",
+        "src/interview/rails.rs",
+        "src/interview/talk.rs",
         "models/src/asr/agreement.rs",
     ];
     check(

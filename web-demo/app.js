@@ -4,9 +4,12 @@ import { Sound } from "./audio.js";
 import { Call } from "./call.js";
 import { Captions } from "./captions.js";
 import { Conversation } from "./conversation.js";
+import { Devices } from "./devices.js";
 import { Latency, median } from "./latency.js";
+import { Lobby } from "./lobby.js";
 import { Meters } from "./meters.js";
 import { park, parked, unpark } from "./parked.js";
+import { Plan } from "./plan.js";
 import { Presence } from "./presence.js";
 import { microphoneProblem, problem } from "./problems.js";
 import { Quality } from "./quality.js";
@@ -15,9 +18,6 @@ import { Server } from "./server.js";
 import { Settings } from "./settings.js";
 import { fromBase64 } from "./socket.js";
 import { Views, clock, find } from "./views.js";
-
-// A live microphone is never digitally silent this long: it is switched off somewhere.
-const SILENT_MIC_MS = 6000;
 
 // What is being tried while the connection is away.
 const STEPS = {
@@ -29,6 +29,9 @@ class Room {
   constructor() {
     this.views = new Views();
     this.server = new Server({ key: new URLSearchParams(location.hash.slice(1)).get("key") });
+    this.ownKey = this.server.key;
+    this.choice = new Lobby({ server: this.server, find });
+    this.plan = new Plan({ find, tell: (text) => this.views.tell(text) });
     this.audio = new Sound({ voice: find("voice") });
     this.talk = new Conversation();
     this.call = null;
@@ -48,7 +51,7 @@ class Room {
     this.captions.announce = this.settings.announce.checked;
     this.status = "idle";
     this.wire();
-    this.wireDevices();
+    this.devices = new Devices(this);
     this.greet();
   }
 
@@ -79,28 +82,6 @@ class Room {
     this.fitReadouts();
   }
 
-  wireDevices() {
-    const { audio, settings } = this;
-    audio.addEventListener("chunk", ({ detail }) => this.call?.sendAudio(detail));
-    audio.addEventListener("track", ({ detail }) => this.call?.replaceTrack(detail));
-    audio.addEventListener("report", ({ detail }) => {
-      this.reading.heard(detail);
-      this.perform(this.talk.setSounding(detail.sounding || this.trackSounds === true));
-    });
-    audio.addEventListener("microphone-lost", () => this.microphoneLost());
-    audio.addEventListener("blocked", () =>
-      this.views.banner({ title: "Your browser keeps Viva silent.", text: "It wants a click first.", label: "Let Viva speak", act: () => this.letSpeak() }));
-    settings.addEventListener("microphone", ({ detail }) => this.changeMicrophone(detail));
-    settings.addEventListener("speaker", ({ detail }) => this.changeSpeaker(detail));
-    settings.addEventListener("announce", () => {
-      this.captions.announce = settings.announce.checked;
-    });
-    this.meters.onFrame = (now) => {
-      this.watchMicrophone(now);
-      this.reading.frame(now);
-    };
-  }
-
   fitReadouts() {
     find("latency").open = matchMedia("(min-width: 60rem)").matches;
   }
@@ -110,9 +91,11 @@ class Room {
     this.views.parked(parked(), () => this.forget());
     this.offer = await this.server.offer();
     find("consent").hidden = !this.offer.recording;
+    await this.choice.offer();
   }
 
   lobby() {
+    this.server.key = this.ownKey;
     this.setStatus("idle");
     this.views.show("lobby");
     this.views.parked(parked(), () => this.forget());
@@ -143,9 +126,20 @@ class Room {
     } finally {
       this.busy = false;
     }
+    const interview = place ? (place.talk.interview ?? null) : await this.invited();
+    if (interview === undefined) return;
     this.views.waiting(null);
     this.speak = speak;
-    this.enter(place);
+    this.enter(place, interview);
+  }
+
+  /** The interview that is wished for; null for a free talk, undefined where there is none, and the reason shown. */
+  invited() {
+    return this.choice.invite().catch(async ({ kind = "refused", message }) => {
+      await this.audio.stop();
+      this.views.waiting(null);
+      this.views.trouble(kind, { message });
+    });
   }
 
   comeBack() {
@@ -165,8 +159,12 @@ class Room {
     }
   }
 
-  enter(place) {
+  enter(place, interview) {
     this.forget();
+    this.plan.clear();
+    this.plan.set(interview);
+    // What opens this interview, and nothing else.
+    this.server.key = interview?.secret ?? this.ownKey;
     this.talk = new Conversation();
     this.captions.clear();
     this.reading.clear();
@@ -192,19 +190,24 @@ class Room {
     on("status", (status) => this.callStatus(status));
     on("failed", (why) => this.callFailed(why));
     on("stream", (stream) => this.audio.playStream(stream));
-    on("message", (event) => this.perform(this.talk.handle(event)));
+    on("message", (event) => {
+      this.plan.take(event);
+      this.perform(this.talk.handle(event));
+    });
     call.open({ track: this.audio.track, token: place?.token, lastEvent: place?.lastEvent });
   }
 
   end() {
     const answers = [...this.talk.lines.values()].filter((line) => line.who === "interviewer" && line.text).length;
+    const transcript = this.plan.heading(this.talk.transcript());
     this.leave({ hangup: true });
     this.forget();
+    this.plan.write(transcript);
     this.views.summary({
       elapsedMs: this.startedAt ? Date.now() - this.startedAt : 0,
       answers,
       waitMs: median(this.talk.turns.map((turn) => turn.voice_to_voice_ms)),
-      transcript: this.talk.transcript(),
+      transcript,
     });
     this.setStatus("ended");
     this.views.show("summary");
@@ -229,7 +232,7 @@ class Room {
     const kept = this.place;
     if (!kept) return;
     const { startedAt, speak, record } = this;
-    park(kept, { startedAt, speak, record, ...this.talk.kept });
+    park(kept, { startedAt, speak, record, interview: this.plan.interview, ...this.talk.kept });
   }
 
   /**
@@ -403,51 +406,6 @@ class Room {
     this.showState();
   }
 
-  async changeMicrophone(id) {
-    if (!this.call) return;
-    try {
-      await this.audio.openMicrophone(id);
-      this.speak = true;
-      this.views.speaks(true);
-      this.views.banner(null);
-    } catch (error) {
-      const { title, text } = problem(microphoneProblem(error));
-      this.views.banner({ title: `${title}.`, text });
-    }
-  }
-
-  async changeSpeaker(id) {
-    try {
-      await this.audio.setSpeaker(id);
-    } catch (error) {
-      this.views.banner({ title: "That loudspeaker can’t be used.", text: error.message });
-    }
-  }
-
-  letSpeak() {
-    this.views.banner(null);
-    this.audio.voice.play().catch(() => {});
-  }
-
-  microphoneLost() {
-    this.views.banner({
-      title: "The microphone is gone.",
-      text: "It was unplugged or switched off. Choose another one, or type.",
-      label: "Choose a microphone",
-      act: () => this.settings.open(),
-    });
-  }
-
-  watchMicrophone(now) {
-    const since = this.meters.input.silentSince;
-    const silent = this.status === "live" && !this.audio.muted && this.audio.stream && since !== null;
-    const hint = Boolean(silent) && now - since > SILENT_MIC_MS;
-    if (hint !== this.silentMic) {
-      this.silentMic = hint;
-      this.showState();
-    }
-  }
-
   // ── the page ──────────────────────────────────────────────────────────────────────────────────
 
   setStatus(status) {
@@ -468,12 +426,13 @@ class Room {
   noteNow(phase) {
     if (this.status !== "live" || !this.speak) return phase === "listening" ? "Type when you are ready." : null;
     if (this.audio.muted) return "Your microphone is muted.";
-    if (this.silentMic) return "Your microphone is silent. Is it switched off?";
+    if (this.devices.silentMic) return "Your microphone is silent. Is it switched off?";
     return null;
   }
 
   tick() {
     find("elapsed").textContent = clock(Date.now() - this.startedAt);
+    this.plan.tick();
     if (this.status === "live") this.quality.look(this.call);
   }
 

@@ -65,6 +65,11 @@ const PROBLEMS = {
     title: "This server can’t record now",
     text: ({ message }) => `${message ? `It said: ${message} ` : ""}Untick the recording below to begin without one.`,
   },
+  wish: {
+    title: "This interview can’t be held",
+    text: ({ message }) => `Change what you chose above. The server said: ${message ?? "no reason"}`,
+    type: true,
+  },
   refused: {
     title: "The server turned the call down",
     text: ({ message }) =>

@@ -228,6 +228,11 @@ pub enum SessionEvent {
         /// What it died of.
         reason: String,
     },
+    /// What the session's director lets clients know of where it stands.
+    Directed {
+        /// Its own form.
+        news: serde_json::Value,
+    },
     /// Something went wrong that the caller should know.
     Trouble {
         /// A word a program can read.

@@ -6,19 +6,23 @@
 //! *On a crash:* a draft of which nothing is written is ordered again; of one that has begun, what
 //! was written is spoken and the reply ends there.
 
+mod directed;
+
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use viva_models::{Begun, Cancel, EngineError, Message, Prompt, Sampling, StopReason};
 
-use crate::event::Usage;
+use crate::director::Director;
 use crate::gpu::work::{GenEvent, Job, Stake};
 use crate::gpu::{Submitter, within};
 use crate::lane::Lane;
 use crate::rag::DraftRequest;
 use crate::session::{Report, Reporter};
 use crate::types::{Epoch, Stage};
+use directed::{Held, usage};
 
 /// A first clause is cut at a comma from so many characters on: it lets speech begin early, and is
 /// still long enough to sound like a phrase.
@@ -73,6 +77,8 @@ pub struct Args {
     pub submitter: Submitter,
     /// To the session.
     pub reporter: Reporter,
+    /// Who decides what is said, if anybody does.
+    pub director: Option<Arc<dyn Director>>,
 }
 
 /// What the stage is told.
@@ -83,6 +89,8 @@ pub enum Msg {
     LookAgain,
     /// Stop writing this.
     Void(Epoch),
+    /// A reply that is looked at before it is said is not waited for any longer.
+    Overdue(Epoch),
     /// Read these words ahead: the caller is still speaking, or pauses here and may go on.
     Prefill(Vec<Message>, Option<u32>),
     /// Fail, to see the restart table at work.
@@ -101,6 +109,8 @@ pub struct State {
     waiting: VecDeque<Clause>,
     /// A look has been ordered: one at a time.
     looking: bool,
+    /// What was voided last: a draft of it may still be on its way.
+    voided: Epoch,
 }
 
 struct Writing {
@@ -112,6 +122,8 @@ struct Writing {
     call: Option<String>,
     begun: Option<Begun>,
     first_token: bool,
+    /// What is written is looked at before it is said.
+    held: Option<Held>,
 }
 
 impl Writing {
@@ -141,7 +153,14 @@ impl Actor for Llm {
         tokens.attach(Box::new(move || {
             me.cast(Msg::Doorbell).ok();
         }));
-        Ok(State { args, tokens, writing: None, waiting: VecDeque::new(), looking: false })
+        Ok(State {
+            args,
+            tokens,
+            writing: None,
+            waiting: VecDeque::new(),
+            looking: false,
+            voided: Epoch::default(),
+        })
     }
 
     async fn handle(&self, me: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
@@ -152,12 +171,13 @@ impl Actor for Llm {
             }
             Msg::LookAgain => state.looking = false,
             Msg::Void(epoch) => state.void(epoch),
+            Msg::Overdue(epoch) => state.overdue(epoch),
             Msg::Prefill(messages, pause) => state.prefill(messages, pause),
             #[cfg(any(test, feature = "testkit"))]
             Msg::Panic => panic!("asked to"),
         }
         while let Some(draft) = state.args.drafts.pop() {
-            state.begin(draft);
+            state.begin(&me, draft);
         }
         while let Some((epoch, event)) = state.tokens.pop() {
             state.event(epoch, event);
@@ -171,7 +191,17 @@ impl Actor for Llm {
 }
 
 impl State {
-    fn begin(&mut self, draft: DraftRequest) {
+    fn begin(&mut self, me: &ActorRef<Msg>, mut draft: DraftRequest) {
+        if draft.epoch <= self.voided {
+            return;
+        }
+        match draft.saying.take() {
+            Some(saying) => self.begin_directed(me, draft, saying),
+            None => self.write(draft, None),
+        }
+    }
+
+    fn write(&mut self, draft: DraftRequest, held: Option<Held>) {
         self.stop();
         let (tokens, reporter) = (self.tokens.clone(), self.args.reporter.clone());
         let epoch = draft.epoch;
@@ -189,7 +219,7 @@ impl State {
         let splitter = ClauseSplitter::default();
         let pause = draft.pause;
         self.writing =
-            Some(Writing { epoch, pause, cancel, splitter, call, begun: None, first_token: false });
+            Some(Writing { epoch, pause, cancel, splitter, call, begun: None, first_token: false, held });
     }
 
     fn prefill(&mut self, messages: Vec<Message>, pause: Option<u32>) {
@@ -219,6 +249,7 @@ impl State {
     }
 
     fn void(&mut self, epoch: Epoch) {
+        self.voided = self.voided.max(epoch);
         if self.writing.as_ref().is_some_and(|w| w.epoch <= epoch) {
             self.stop();
         }
@@ -241,16 +272,24 @@ impl State {
                     writing.first_token = true;
                     self.args.reporter.tell(Report::FirstToken { epoch, begun: writing.begun });
                 }
+                if let Some(held) = &mut writing.held {
+                    held.raw.push_str(&piece);
+                    return;
+                }
                 let words = writing.words(piece);
                 let clauses = writing.splitter.push(&words);
                 self.clauses(epoch, clauses, false);
             }
             GenEvent::Done { piece, reason, tokens } => {
+                let usage = usage(writing.begun, tokens);
+                if let Some(mut held) = writing.held.take() {
+                    held.raw.push_str(&piece);
+                    self.writing = None;
+                    return self.worded(epoch, Some(&held.raw), usage);
+                }
                 let words = writing.words(piece);
                 let mut clauses = writing.splitter.push(&words);
                 clauses.extend(writing.splitter.finish(reason == StopReason::Length));
-                let begun = writing.begun.unwrap_or(Begun { prompt_tokens: 0, reused_tokens: 0 });
-                let usage = Usage { input: begun.prompt_tokens, cached: begun.reused_tokens, output: tokens };
                 let call = writing.call.take().filter(|call| !call.trim().is_empty());
                 if let Some(text) = call {
                     self.args.reporter.tell(Report::Called { epoch, text });
@@ -265,6 +304,12 @@ impl State {
             }
             GenEvent::Failed(EngineError::Cancelled) => {}
             GenEvent::Failed(error) => {
+                if writing.held.is_some() {
+                    tracing::warn!(%epoch, %error, "the model could not word a reply");
+                    let usage = usage(writing.begun, 0);
+                    self.writing = None;
+                    return self.worded(epoch, None, usage);
+                }
                 self.writing = None;
                 self.args.reporter.tell(Report::ReplyFailed { epoch, message: error.to_string() });
             }

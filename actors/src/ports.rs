@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use viva_models::{Sampling, Style};
 
 use crate::conversation::{Item, ItemError, Place};
+use crate::director::Director;
 use crate::event::{ItemId, LogEntry};
 use crate::gpu::binding::Quality;
 use crate::lane::Lane;
@@ -62,6 +63,8 @@ pub struct SessionSpec {
     /// Frames sent ahead of real time, milliseconds; at most 120. Below 20 nothing is sent ahead: one frame a
     /// tick, and these milliseconds are how much a tick may come early.
     pub lead_ms: u32,
+    /// Who decides what is said; without one the language model answers what was said.
+    pub director: Option<Arc<dyn Director>>,
 }
 
 /// How replies are written and spoken.
@@ -121,6 +124,7 @@ impl Default for SessionSpec {
             // About 1,500 tokens: a context of 2,048 with room for the answer.
             prompt_chars_max: 6_000,
             lead_ms: 20,
+            director: None,
         }
     }
 }

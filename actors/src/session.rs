@@ -9,6 +9,7 @@
 //! It decides nothing by itself: what happens goes to the turn machine, and what the machine answers is
 //! carried out here.
 
+mod directed;
 pub mod graph;
 mod orders;
 mod replies;
@@ -112,6 +113,7 @@ pub struct State {
     seq: u64,
     shown: &'static str,
     timer: Option<(MediaTime, tokio::task::AbortHandle)>,
+    directed: directed::Directed,
     out: mpsc::Sender<Out>,
     /// Completes its file when the session is dropped.
     _recorder: Option<Recorder>,
@@ -141,6 +143,7 @@ impl Actor for Session {
             submitter: Submitter::register(&gpu, Want { handed, ..want(&spec.language, spec.quality) }),
             reporter,
             retriever,
+            director: spec.director.clone(),
             session: me.get_cell(),
             recording: recorder.as_ref().map(Recorder::lane),
         };
@@ -174,6 +177,7 @@ impl Actor for Session {
             seq: 0,
             shown: "",
             timer: None,
+            directed: directed::Directed::default(),
             out,
             _recorder: recorder,
             items: 0,
@@ -181,7 +185,9 @@ impl Actor for Session {
         };
         let opened = SessionEvent::Opened { id: state.id.clone(), turn: state.settings.turn.clone() };
         state.log(opened);
+        state.direct_manner();
         state.show_state();
+        state.direct();
         Ok(state)
     }
 
@@ -197,6 +203,7 @@ impl Actor for Session {
         }
         state.show_state();
         state.set_timer();
+        state.direct();
         if let Some(reason) = state.closing.take() {
             state.log(SessionEvent::Ended { reason: reason.clone() });
             me.stop(Some(reason));
@@ -245,6 +252,7 @@ impl Drop for State {
         if let Some((_, timer)) = &self.timer {
             timer.abort();
         }
+        self.directed.stop();
     }
 }
 
@@ -402,6 +410,7 @@ impl State {
                 self.read_ahead(&told, None);
             }
             Report::Timer => self.tell(Input::Tick),
+            Report::Wake => self.woken(),
             other => self.reply_report(other),
         }
     }

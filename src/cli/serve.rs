@@ -33,6 +33,8 @@ use crate::edge::webrtc::WebRtc;
 use crate::edge::webrtc::impair::Impairment;
 use crate::engines::Chosen;
 use crate::identity::Identity;
+use crate::interview::book::Book;
+use crate::interview::find::{Indexed, Plain};
 use crate::knowledge::Knowledge;
 use crate::knowledge::embedding::Scheduled;
 use crate::knowledge::publish::Published;
@@ -184,6 +186,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut app = App::new(viva, offer, config.server.origins.clone(), loopback);
     app.identity = identity;
     app.webrtc = webrtc;
+    app.interviews = Arc::new(match &knowledge {
+        Some(knowledge) => Book::new(Arc::new(Indexed::new(knowledge.clone(), Plain::own()))),
+        None => Book::of_bank(),
+    });
     app.knowledge = knowledge;
     app.parking = Parking::new(Duration::from_secs(config.webrtc.resume_s));
     app.metrics = Some(metrics.clone());

@@ -1,5 +1,7 @@
 //! `viva talk`: a call from recordings, for anyone who wants to see it work without a microphone.
 
+mod interview;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use crate::client::{
     Via, Wishes,
 };
 use crate::edge::webrtc::impair::Impairment;
+use crate::lab::voice::Voice;
 
 /// Quiet kept at the end of a recording, so that it does not end on a consonant.
 const TAIL: Duration = Duration::from_millis(300);
@@ -24,7 +27,7 @@ pub struct TalkArgs {
     /// Recordings (WAV, MP3, FLAC, OGG, M4A, WebM); each is one answer of the caller
     #[arg(required_unless_present = "script", conflicts_with = "script")]
     pub files: Vec<PathBuf>,
-    /// A script of steps (TOML or JSON) in place of files: play, pause, wait, barge_in, cough
+    /// A script of steps (TOML or JSON) in place of files: play, say, pause, wait, barge_in, cough
     #[arg(long)]
     pub script: Option<PathBuf>,
     /// A running server, as http://HOST:PORT; without it one is started for the call
@@ -45,6 +48,9 @@ pub struct TalkArgs {
     /// Instructions for Viva, in place of the server's own
     #[arg(long)]
     pub instructions: Option<String>,
+    /// What kind of interview, if it is one
+    #[command(flatten)]
+    pub interview: interview::InterviewArgs,
     /// Viva's voice
     #[arg(long)]
     pub voice: Option<String>,
@@ -89,7 +95,7 @@ pub async fn run(args: TalkArgs) -> anyhow::Result<()> {
         None => Script::of_files(&args.files),
     };
     script.check().map_err(anyhow::Error::msg)?;
-    let clips = Clips::load([&script])?;
+    let clips = spoken(&script, Clips::load([&script])?, &args.profile).await?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let turn_detection = args.turn_detection.as_deref().map(turn_detection).transpose()?;
     let options = CallOptions {
@@ -116,14 +122,35 @@ pub async fn run(args: TalkArgs) -> anyhow::Result<()> {
         (None, Some(server)) => server.clone(),
         (None, None) => unreachable!("a server is named or started"),
     };
+    let held = async {
+        match args.interview.interview {
+            Some(_) => interview::hold(&url, clips, options, &script, &args).await,
+            None => hold(&url, clips, options, &script, &args).await,
+        }
+    };
     let held = tokio::select! {
-        held = hold(&url, clips, options, &script, &args) => held,
+        held = held => held,
         () = interrupted() => Err(anyhow::anyhow!("interrupted")),
     };
     if let Some(own) = own {
         own.stop().await;
     }
     held
+}
+
+/// The clips with the lines that the script says in words, spoken by the profile's voice.
+async fn spoken(script: &Script, mut clips: Clips, profile: &str) -> anyhow::Result<Clips> {
+    let texts: Vec<String> = script.texts().map(str::to_owned).collect();
+    if texts.is_empty() {
+        return Ok(clips);
+    }
+    let profile = profile.to_owned();
+    let speaking = tokio::task::spawn_blocking(move || -> anyhow::Result<Clips> {
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        Voice::piper(&viva_models::fetch::models_dir(), &profile)?.say(&texts, &mut clips, &mut |_| {})?;
+        Ok(clips)
+    });
+    speaking.await.context("the candidate's voice ended")?
 }
 
 async fn start_server(args: &TalkArgs) -> anyhow::Result<ServerProcess> {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::caller::{Caller, CallerOptions};
 use super::clip::{Clip, RATE};
 use super::error::{ClientError, Result};
-use super::hearing::{Hearing, Progress};
+use super::hearing::{Hearing, Progress, REPLY_MAX};
 use super::report::{CallReport, DEAD_AIR_MS};
 use super::script::{Script, Step};
 use super::signals;
@@ -19,6 +19,9 @@ use super::signals;
 /// How long an answer may take to begin, where nobody says otherwise: the slowest profile on two busy
 /// cores answers within 10 s; three times that is a fault.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often we look whether a voice has come to its end: people notice a tenth of a second.
+const LOOKS_A_SECOND: u64 = 10;
 
 /// How to hold a call.
 #[derive(Debug, Clone)]
@@ -172,6 +175,37 @@ impl Call {
     /// Listens without saying anything.
     pub async fn listen(&mut self, time: Duration) -> Result<()> {
         self.listen_until(self.now() + (time.as_secs_f64() * f64::from(RATE)) as u64).await
+    }
+
+    /// Hears the other side out: one more reply than the `before` there were, to its last sound. Gives how many there
+    /// are then.
+    ///
+    /// # Errors
+    /// [`ClientError::Gone`] when the server hangs up, [`ClientError::Late`] when nothing comes.
+    pub async fn hear_out(&mut self, before: usize) -> Result<usize> {
+        let limit = self.now() + self.limit(None);
+        let longest = limit + REPLY_MAX;
+        loop {
+            let replies = &self.hearing.replies;
+            let over = replies.last().is_some_and(|last| last.over.is_some() && last.arrived.is_some());
+            let now = self.now();
+            if replies.len() > before && over && now >= self.hearing.playout.end() {
+                return Ok(replies.len());
+            }
+            if (replies.len() <= before && now >= limit) || now >= longest {
+                return Err(ClientError::Late {
+                    what: "what the interviewer says".into(),
+                    seconds: self.options.answer_timeout.as_secs(),
+                });
+            }
+            // A look every now and then: the end of what is played is no event.
+            self.hear_one(self.instant(now + u64::from(RATE) / LOOKS_A_SECOND)).await?;
+        }
+    }
+
+    /// What was said since is one answer, and it is over.
+    pub fn answered(&mut self) {
+        self.hearing.close_turn();
     }
 
     /// What was heard so far.

@@ -18,7 +18,7 @@ const LINE_REACH: u64 = RATE as u64 * 2;
 /// decision a server takes by silence alone.
 const SECOND_REPLY_GRACE: u64 = RATE as u64 * 3;
 /// Longest reply we wait out: two minutes is no interviewer's line.
-const REPLY_MAX: u64 = RATE as u64 * 120;
+pub const REPLY_MAX: u64 = RATE as u64 * 120;
 /// Messages of errors kept; the rest is only counted.
 const ERRORS_KEPT: usize = 50;
 

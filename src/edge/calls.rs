@@ -20,6 +20,7 @@ use viva_actors::types::SessionId;
 use super::call;
 use super::gate::Guest;
 use super::http::{App, RealtimeQuery, error, not_found, refused, resume_expired, unavailable};
+use super::interviews;
 use super::protocol::session_object::SessionPatch;
 use super::protocol::{ErrorBody, SessionObject};
 use super::transport::{AnyTransport, Transport};
@@ -211,10 +212,16 @@ async fn begin(
     let Some(running) = app.running() else {
         return unavailable("the server is about to end", RETRY_SOON_S);
     };
+    let admitted = match interviews::admit(app, &guest) {
+        Ok(admitted) => admitted,
+        Err(refusal) => return *refusal,
+    };
+    admitted.shape(&mut spec);
     let ports = match app.viva.open(spec).await {
         Ok(ports) => ports,
         Err(refusal) => return refused(&refusal),
     };
+    admitted.opened(&ports);
     let (location, etag, answer, transport) =
         match set_up(app, webrtc, &asked.offer, ports.control.clone()).await {
             Ok(set_up) => set_up,

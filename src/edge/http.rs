@@ -24,6 +24,7 @@ use viva_actors::gpu::load::Verdict;
 use viva_actors::ports::SessionSpec;
 use viva_actors::root::{OpenError, Viva};
 
+use crate::interview::book::Book;
 use crate::knowledge::Knowledge;
 
 use super::calls::Calls;
@@ -38,7 +39,7 @@ use super::transport::{AnyTransport, Transport};
 use super::webrtc::WebRtc;
 use super::webrtc::offer::OFFER_MAX;
 use super::ws::{MESSAGE_MAX, WsTransport};
-use super::{assets, call, calls, gate, origin, rest};
+use super::{assets, call, calls, gate, interviews, openapi, origin, questions, rest};
 use crate::identity::Identity;
 
 /// Bytes a request body may have: an offer's, with room for the form around it.
@@ -66,6 +67,8 @@ pub struct App {
     pub began: Instant,
     /// The bank of questions; none where nothing can be looked up.
     pub knowledge: Option<Knowledge>,
+    /// The interviews that were asked for.
+    pub interviews: Arc<Book>,
     /// Calls over WebRTC; none where they are not taken.
     pub webrtc: Option<Arc<WebRtc>>,
     /// Those that can be addressed.
@@ -96,6 +99,7 @@ impl App {
             metrics: None,
             began: Instant::now(),
             knowledge: None,
+            interviews: Arc::new(Book::of_bank()),
             webrtc: None,
             webrtc_calls: Arc::default(),
             parking: Parking::new(RESUME_WITHIN),
@@ -140,6 +144,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/realtime/calls/{id}", patch(calls::restart).delete(calls::hang_up))
         .route("/v1/realtime/calls/{id}/hangup", post(calls::hang_up))
         .route("/v1/realtime/ice", get(calls::ice))
+        .merge(interview_routes())
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -152,6 +157,19 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(from_fn_with_state(Arc::clone(&app), check_origin))
         .layer(gate::cors(&app.origins))
         .with_state(app)
+}
+
+/// Interviews and the bank.
+fn interview_routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/interview/voice/interviewers", get(interviews::interviewers))
+        .route("/interview/voice/sessions", post(interviews::create))
+        .route("/interview/voice/sessions/{id}", get(interviews::show).delete(interviews::delete))
+        .route("/rag/general/questions", get(questions::browse))
+        .route("/rag/general/query", post(questions::query))
+        .route("/rag/general/next", post(questions::next_question))
+        .route("/embedding/embed", post(questions::embed))
+        .route("/openapi.json", get(openapi::document))
 }
 
 /// Serves until `stop` is done; then takes no new session, lets those that run end within `drain`, ends
@@ -244,7 +262,7 @@ async fn realtime(
     Query(query): Query<RealtimeQuery>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response<Body> {
-    let spec = match query.spec(&app, &guest) {
+    let mut spec = match query.spec(&app, &guest) {
         Ok(spec) => spec,
         Err(refusal) => return *refusal,
     };
@@ -266,11 +284,17 @@ async fn realtime(
     let Some(running) = app.running() else {
         return unavailable("the server is about to end", RETRY_SOON_S);
     };
+    let admitted = match interviews::admit(&app, &guest) {
+        Ok(admitted) => admitted,
+        Err(refusal) => return *refusal,
+    };
+    admitted.shape(&mut spec);
     let patience = Duration::from_secs(u64::from(query.wait));
     let ports = match app.viva.open_within(spec, patience).await {
         Ok(ports) => ports,
         Err(refusal) => return refused(&refusal),
     };
+    admitted.opened(&ports);
     tracing::debug!(session = %ports.id, model = query.model, "handshake");
     let only_listens = query.intent.as_deref() == Some(TRANSCRIPTION);
     let object = only_listens.then(|| call::first_object(&ports.id, &app.offer).into_transcription());

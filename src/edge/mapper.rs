@@ -235,6 +235,9 @@ impl Mapper {
             }),
             SessionEvent::Measured { metrics, heard, said } => out.push(self.measured(metrics, heard, said)),
             SessionEvent::State { state } => out.push(ServerEvent::State { state: state.clone() }),
+            SessionEvent::Directed { news } => {
+                out.push(ServerEvent::Interview { interview: news.clone() });
+            }
             SessionEvent::StageRestarted { stage, reason } => {
                 out.push(ServerEvent::StageRestarted { stage: stage.name(), reason: reason.clone() });
             }

@@ -20,6 +20,7 @@ use std::sync::atomic::AtomicU64;
 
 use ractor::{Actor, ActorCell, ActorId, ActorRef, SpawnErr};
 
+use crate::director::Director;
 use crate::enhancer::Enhancer;
 use crate::gpu::Submitter;
 use crate::gpu::work::Certain;
@@ -91,6 +92,8 @@ pub struct Soil {
     pub reporter: Reporter,
     /// The RAG hook.
     pub retriever: Arc<dyn Retriever>,
+    /// Who decides what is said, if anybody does.
+    pub director: Option<Arc<dyn Director>>,
     /// The session itself, which supervises them.
     pub session: ActorCell,
     /// To the recorder, where there is one.
@@ -156,7 +159,11 @@ async fn spawn_asr(soil: &Soil, settings: &SessionSettings) -> Result<ActorRef<a
 }
 
 async fn spawn_rag(soil: &Soil) -> Result<ActorRef<rag::Msg>, SpawnErr> {
-    let args = rag::Args { drafts: soil.lanes.drafts.clone(), retriever: Arc::clone(&soil.retriever) };
+    let args = rag::Args {
+        drafts: soil.lanes.drafts.clone(),
+        retriever: Arc::clone(&soil.retriever),
+        director: soil.director.clone(),
+    };
     Ok(Actor::spawn_linked(None, Rag, args, soil.session.clone()).await?.0)
 }
 
@@ -166,6 +173,7 @@ async fn spawn_llm(soil: &Soil) -> Result<ActorRef<llm::Msg>, SpawnErr> {
         clauses: soil.lanes.clauses.clone(),
         submitter: soil.submitter.clone(),
         reporter: soil.reporter.clone(),
+        director: soil.director.clone(),
     };
     Ok(Actor::spawn_linked(None, Llm, args, soil.session.clone()).await?.0)
 }

@@ -72,6 +72,8 @@ impl State {
         if (&old.language, old.quality) != (&new.language, new.quality) {
             self.soil.submitter.want(super::want(&new.language, new.quality));
         }
+        self.direct_manner();
+        let new = &self.settings;
         let (listening, language) = (new.listening.clone(), new.language.clone());
         let (pause_ms, gain) = (new.turn.pause_ms, new.voice.gain);
         self.graph.vad.cast(vad::Msg::Configure(listening.clone(), pause_ms)).ok();

@@ -94,6 +94,7 @@ impl Reply {
 
 impl State {
     pub(super) fn draft(&mut self, epoch: Epoch) {
+        let cue = self.cue(epoch);
         let words = Some(self.caller.words.clone()).filter(|w| !w.trim().is_empty());
         let voice = &self.settings.voice;
         let instructions = self.options.instructions.as_ref().unwrap_or(&voice.instructions);
@@ -110,6 +111,8 @@ impl State {
             messages: self.conversation.messages(instructions, words.as_deref(), self.prompt_chars_max),
             sampling,
             stake: Stake::Draft(epoch, self.soil.lanes.certain.clone()),
+            cue,
+            saying: None,
         };
         let aloud = self.options.spoken.unwrap_or(voice.spoken);
         let item = self.name("item");
@@ -142,13 +145,22 @@ impl State {
             discarded: self.caller.discarded,
         });
         self.configure_voice();
+        // A line that is said as it is has no model that would judge whether the caller's words are whole.
+        if let (true, Some(words)) = (self.soil.director.is_some(), &words) {
+            self.read_ahead(words, request.pause);
+        }
         self.graph.rag.cast(rag::Msg::Draft(Box::new(request))).ok();
     }
 
     /// Has the LLM read words of the caller's ahead, and say whether their sentence ends at this pause.
     pub(super) fn read_ahead(&mut self, words: &str, pause: Option<u32>) {
-        let messages =
-            self.conversation.messages(&self.settings.voice.instructions, Some(words), self.prompt_chars_max);
+        let messages = match &self.soil.director {
+            Some(director) => director.ahead(words),
+            None => {
+                let instructions = &self.settings.voice.instructions;
+                self.conversation.messages(instructions, Some(words), self.prompt_chars_max)
+            }
+        };
         self.graph.llm.cast(llm::Msg::Prefill(messages, pause)).ok();
     }
 
@@ -186,6 +198,7 @@ impl State {
 
     pub(super) fn discard(&mut self, epoch: Epoch) {
         self.reply = None;
+        self.direct_discarded(epoch);
         self.caller.discarded += 1;
         metrics::counter!(m::DRAFTS_DISCARDED).increment(1);
         self.void(epoch);
@@ -205,6 +218,7 @@ impl State {
         if !reply {
             return;
         }
+        self.direct_committed(epoch);
         self.soil.lanes.certain.up_to(epoch);
         let Some(reply) = &mut self.reply else { return };
         reply.committed = true;
@@ -471,6 +485,9 @@ impl State {
             }
             self.log(SessionEvent::ReplyCalls { epoch, call });
         }
+        let whole = matches!(outcome, Outcome::Completed | Outcome::Incomplete);
+        let told = heard.clone();
         self.log(SessionEvent::ReplyEnded { epoch, outcome, heard, written, heard_ms, usage });
+        self.direct_ended(epoch, &told, whole);
     }
 }

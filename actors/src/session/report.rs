@@ -114,6 +114,8 @@ pub enum Report {
     Playout(PlayoutReport),
     /// It is time to look at the clock.
     Timer,
+    /// It is time to see whether the director wants to speak.
+    Wake,
 }
 
 /// A stage's way to its session.

@@ -162,6 +162,9 @@ pub enum ServerEvent {
     /// Ours: who has the floor.
     #[serde(rename = "viva.state")]
     State { state: String },
+    /// Ours: where the interview stands.
+    #[serde(rename = "viva.interview")]
+    Interview { interview: serde_json::Value },
     /// Ours: a stage was restarted.
     #[serde(rename = "viva.stage_restarted")]
     StageRestarted { stage: &'static str, reason: String },
@@ -179,6 +182,7 @@ impl ServerEvent {
         matches!(
             self,
             Self::State { .. }
+                | Self::Interview { .. }
                 | Self::StageRestarted { .. }
                 | Self::PlaybackClear { .. }
                 | Self::WayBack { .. }

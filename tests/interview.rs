@@ -1,0 +1,11 @@
+//! Interviews: whole ones in virtual time, and what a session, a client and an operator see of them.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "interview/api.rs"]
+mod api;
+#[path = "interview/seats.rs"]
+mod seats;
+#[path = "interview/simulated.rs"]
+mod simulated;
+mod support;

@@ -1,0 +1,44 @@
+//! What real models wrote (`benches/rails.rs`), each with the verdict that a person has read: a change of the rails
+//! that lets one of the bad ones through, or refuses a good one, shows here.
+
+use serde::Deserialize;
+use viva::interview::rails::{Against, Wish, accept};
+use viva::knowledge::bank::Bank;
+
+#[derive(Deserialize)]
+struct Row {
+    question: String,
+    answer: String,
+    raw: String,
+    verdict: String,
+}
+
+#[test]
+fn what_models_wrote_is_judged_as_a_person_has_read_it() {
+    let bank = Bank::general().unwrap();
+    let text = std::fs::read_to_string("tests/data/interview/outputs.jsonl").unwrap();
+    let mut refused = 0;
+    for line in text.lines() {
+        let row: Row = serde_json::from_str(line).unwrap();
+        let record = bank.records().iter().find(|record| record.question == row.question);
+        let papers = record.map_or(String::new(), |record| {
+            format!("{} {}", record.criteria.join(" "), record.probes.join(" "))
+        });
+        let before = [row.question.clone()];
+        let against = Against {
+            asked: &row.question,
+            papers: &papers,
+            answer: &row.answer,
+            before: &before,
+            rephrases: false,
+        };
+        let verdict = match accept(&row.raw, &against) {
+            Ok(Wish::Ask(_)) => "said".to_owned(),
+            Ok(Wish::Next) => "next".to_owned(),
+            Err(why) => serde_json::to_value(why).unwrap().as_str().unwrap().to_owned(),
+        };
+        assert_eq!(verdict, row.verdict, "{} after {:?}", row.raw, row.answer);
+        refused += usize::from(!matches!(verdict.as_str(), "said" | "next"));
+    }
+    assert!(refused >= 10, "{refused} bad ones");
+}

@@ -1,0 +1,136 @@
+//! What a session's questions to its seat change, and what they do not.
+
+use std::sync::Arc;
+
+use viva::interview::director::{Room, Seat};
+use viva::interview::event::{Act, Event, transcript};
+use viva::interview::find::Plain;
+use viva::interview::plan::{Conduct, Plan, Section, Wanted};
+use viva::interview::{Interview, replay};
+use viva::knowledge::bank::Bank;
+use viva_actors::director::{Cue, Director, Saying};
+use viva_actors::types::Epoch;
+
+const LONG: &str = "I worked on a surgical ward for six years, and the hardest part of it was the night shift, because \
+                    we were only two nurses for thirty patients, so we wrote a list of who needed what and when, and \
+                    after three months nobody waited longer than ten minutes for anything at all.";
+
+fn room() -> (Arc<Room>, Arc<Seat>) {
+    let wanted = Wanted { role: Some("nurse".into()), minutes: Some(15), ..Wanted::default() };
+    let mut plan = Plan::new("friendly", &Conduct::default(), wanted).unwrap();
+    plan.conduct.fields = vec!["nursing".into()];
+    let room = Room::new(Interview::new(plan, 1), Arc::new(Plain::own()), 1);
+    let seat = room.sit().unwrap();
+    (room, seat)
+}
+
+fn cue(turn: u32, rev: u32, words: Option<&str>, now_ms: u64) -> Cue {
+    Cue {
+        epoch: Epoch { turn, rev },
+        words: words.map(str::to_owned),
+        spoke_ms: 3_000,
+        ended_ms_ago: 300,
+        now_ms,
+    }
+}
+
+fn log_length(room: &Room) -> usize {
+    room.look(|interview| interview.log().len())
+}
+
+/// A whole turn: drafted, committed, heard.
+async fn turn(seat: &Arc<Seat>, n: u32, words: Option<&str>, now_ms: u64) -> String {
+    let cue = cue(n, 1, words, now_ms);
+    let epoch = cue.epoch;
+    let saying = Arc::clone(seat).draft(cue).await;
+    seat.committed(epoch, now_ms + 100);
+    let text = match saying {
+        Saying::Say(text) => text,
+        Saying::Word(wording) => format!("{} {}", wording.lead, seat.worded(epoch, None)),
+    };
+    seat.ended(epoch, &text, true, now_ms + 5_000);
+    text
+}
+
+#[tokio::test]
+async fn a_draft_that_is_thrown_away_leaves_no_trace() {
+    let (room, seat) = room();
+    turn(&seat, 1, None, 1_000).await;
+    let before = (log_length(&room), room.progress());
+    for rev in 1..20 {
+        let cue = cue(2, rev, Some("Yes, I am"), 10_000);
+        let epoch = cue.epoch;
+        if let Saying::Word(_) = Arc::clone(&seat).draft(cue).await {
+            seat.worded(epoch, Some("NEXT"));
+        }
+        seat.discarded(epoch);
+    }
+    let after = room.progress();
+    assert_eq!(
+        (log_length(&room), &after.section, &after.question),
+        (before.0, &before.1.section, &before.1.question)
+    );
+    turn(&seat, 3, Some("Yes, I am ready."), 12_000).await;
+    assert_eq!(room.look(Interview::section), Section::SelfIntroduction);
+}
+
+#[tokio::test]
+async fn a_reply_into_silence_is_committed_before_it_is_known_and_counts_all_the_same() {
+    let (room, seat) = room();
+    let cue = cue(1, 1, None, 900);
+    let epoch = cue.epoch;
+    seat.committed(epoch, 900);
+    let Saying::Say(text) = Arc::clone(&seat).draft(cue).await else { panic!("a greeting is our own") };
+    assert!(text.contains("nurse"));
+    assert!(room.look(|i| i.log().iter().any(|e| matches!(e.event, Event::Decided { act: Act::Greet, .. }))));
+}
+
+#[tokio::test]
+async fn words_whose_reply_was_cut_before_it_was_found_are_kept_for_the_next_one() {
+    let (room, seat) = room();
+    turn(&seat, 1, None, 1_000).await;
+    turn(&seat, 2, Some("Yes."), 10_000).await;
+    let cue = cue(3, 1, Some(LONG), 40_000);
+    let epoch = cue.epoch;
+    let saying = Arc::clone(&seat).draft(cue).await;
+    assert!(matches!(saying, Saying::Word(_)), "an answer of this length is asked about: {saying:?}");
+    seat.committed(epoch, 40_100);
+    // They go on before the model has written anything.
+    seat.ended(epoch, "", false, 40_300);
+    let kept = room.look(|i| transcript(i.log()).into_iter().any(|line| line.text == LONG));
+    assert!(kept);
+    let messages = seat.ahead("And that was all.");
+    assert!(messages.last().unwrap().content.starts_with("I worked on a surgical ward"));
+    assert!(messages.last().unwrap().content.ends_with("And that was all."));
+}
+
+#[tokio::test]
+async fn a_question_of_which_too_little_was_heard_is_asked_again() {
+    let (room, seat) = room();
+    turn(&seat, 1, None, 1_000).await;
+    let cue = cue(2, 1, Some("Yes, of course."), 10_000);
+    let epoch = cue.epoch;
+    let Saying::Say(text) = Arc::clone(&seat).draft(cue).await else { panic!("nothing to word") };
+    seat.committed(epoch, 10_100);
+    let two: Vec<&str> = text.split_whitespace().take(2).collect();
+    seat.ended(epoch, &two.join(" "), false, 11_000);
+    let question = room.look(|i| i.question().unwrap().to_owned());
+    assert!(seat.wake().silent_ms.is_some_and(|ms| ms < 1_000), "and soon");
+    let again = turn(&seat, 3, Some("Sorry, I wanted to say that I am a little nervous."), 15_000).await;
+    assert!(again.ends_with(&question), "{again}");
+    let bank = Bank::general().unwrap();
+    assert_eq!(room.look(|i| replay(i.log(), |id| bank.get(id))), None);
+}
+
+#[tokio::test]
+async fn what_a_model_reads_while_they_speak_begins_what_it_reads_in_the_end() {
+    let (_room, seat) = room();
+    turn(&seat, 1, None, 1_000).await;
+    turn(&seat, 2, Some("Yes."), 10_000).await;
+    let early = seat.ahead("I worked on a surgical ward");
+    let saying = Arc::clone(&seat).draft(cue(3, 1, Some(LONG), 40_000)).await;
+    let Saying::Word(wording) = saying else { panic!("{saying:?}") };
+    assert_eq!(early[..early.len() - 1], wording.messages[..early.len() - 1]);
+    assert!(wording.messages.last().unwrap().content.starts_with(&early.last().unwrap().content));
+    assert!(wording.sampling.grammar.is_some() && wording.within.as_millis() <= 1_600);
+}
