@@ -213,8 +213,12 @@ impl Interview {
             self.note(Event::SectionBegan { section, ends_ms }, now_ms);
         }
         let text = join(&decision.lead, &chosen.text);
-        let record = chosen.question.as_ref().and_then(|q| q.record.as_ref());
-        let question = record.or_else(|| self.table.as_ref()?.record.as_ref()).map(|r| r.id.clone());
+        // A question of our own is of no record, whatever lay on the table before.
+        let record = match &chosen.question {
+            Some(question) => question.record.as_ref(),
+            None => self.table.as_ref().and_then(|table| table.record.as_ref()),
+        };
+        let question = record.map(|record| record.id.clone());
         let decided = Event::Decided {
             act: chosen.act,
             why: chosen.why.clone(),

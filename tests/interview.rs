@@ -4,6 +4,8 @@
 
 #[path = "interview/api.rs"]
 mod api;
+#[path = "interview/recorded.rs"]
+mod recorded;
 #[path = "interview/seats.rs"]
 mod seats;
 #[path = "interview/simulated.rs"]

@@ -117,6 +117,11 @@ const OUT_OF_ROLE: [&str; 33] = [
     "as a candidate",
 ];
 
+/// Words of questions that ask for nothing an interviewer wants to know, as the half-billion model likes to write them:
+/// opinions of a thing, definitions of what was just named, names and numbers of people and papers.
+const HOLLOW: [&str; 6] =
+    ["what do you think", "do you want to know", "is it possible", "what is the", "name", "number"];
+
 /// Why a text is not said.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
@@ -141,6 +146,8 @@ pub enum Rejection {
     OutOfRole,
     /// It touches what must not be asked.
     Protected,
+    /// It asks for nothing that matters.
+    Hollow,
     /// It names nothing that only this candidate said.
     NotTheirs,
     /// It speaks of what nobody said.
@@ -211,10 +218,10 @@ pub fn check(text: &str, against: &Against<'_>) -> Result<(), Rejection> {
     if protected(text).is_some() {
         return Err(Rejection::Protected);
     }
-    if OUT_OF_ROLE.iter().any(|phrase| has(&phrase)) {
+    if OUT_OF_ROLE.iter().any(|phrase| has(phrase)) {
         return Err(Rejection::OutOfRole);
     }
-    if ADVICE.iter().any(|phrase| has(&phrase)) {
+    if ADVICE.iter().any(|phrase| has(phrase)) {
         return Err(Rejection::Advice);
     }
     if asks_twice(&words) {
@@ -223,6 +230,9 @@ pub fn check(text: &str, against: &Against<'_>) -> Result<(), Rejection> {
     // Marks nobody can speak.
     if unspeakable(text).is_some() {
         return Err(Rejection::Form);
+    }
+    if HOLLOW.iter().any(|phrase| has(phrase)) {
+        return Err(Rejection::Hollow);
     }
     if against.before.iter().any(|before| same(before, text)) && !against.rephrases {
         return Err(Rejection::Repeats);
