@@ -218,10 +218,10 @@ pub fn check(text: &str, against: &Against<'_>) -> Result<(), Rejection> {
     if protected(text).is_some() {
         return Err(Rejection::Protected);
     }
-    if OUT_OF_ROLE.iter().any(|phrase| has(phrase)) {
+    if OUT_OF_ROLE.iter().any(has) {
         return Err(Rejection::OutOfRole);
     }
-    if ADVICE.iter().any(|phrase| has(phrase)) {
+    if ADVICE.iter().any(has) {
         return Err(Rejection::Advice);
     }
     if asks_twice(&words) {
@@ -231,7 +231,7 @@ pub fn check(text: &str, against: &Against<'_>) -> Result<(), Rejection> {
     if unspeakable(text).is_some() {
         return Err(Rejection::Form);
     }
-    if HOLLOW.iter().any(|phrase| has(phrase)) {
+    if HOLLOW.iter().any(has) {
         return Err(Rejection::Hollow);
     }
     if against.before.iter().any(|before| same(before, text)) && !against.rephrases {
