@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs every Rust test of the default members. Test files named rt_* measure real time and need the machine
-# to themselves: they come last, one file and one test at a time.
+# Runs every Rust test of the default members. Most wait for callers who speak in real time, so that four run at a
+# time, whatever the cores. Test files named rt_* measure real time and need the machine to themselves: they come last,
+# one file and one test at a time; lab, which measures how many callers a server carries, comes before them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,12 +16,12 @@ tests = {target["name"] for package in meta["packages"] if package["id"] in memb
 print(*sorted(tests))')
 others=() paced=()
 for name in $names; do
-    case $name in rt_*) paced+=("$name") ;; *) others+=(--test "$name") ;; esac
+    case $name in rt_* | lab) paced+=("$name") ;; *) others+=(--test "$name") ;; esac
 done
 
 # Everything runs even after a failure, so that one run tells all there is to mend.
 failed=0
-cargo test --release --locked --no-fail-fast --lib --bins "${others[@]}" || failed=1
+cargo test --release --locked --no-fail-fast --lib --bins "${others[@]}" -- --test-threads=4 || failed=1
 cargo test --release --locked --doc || failed=1
 for name in "${paced[@]}"; do
     cargo test --release --locked --test "$name" -- --test-threads=1 || failed=1
