@@ -6,13 +6,11 @@
 mod support;
 
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::{Server, fakes, node_modules, python};
+use support::{Server, fakes, node_modules, outsider, python};
 use tokio::process::Command;
-use tokio::time::timeout;
 use viva_actors::gpu::Engines;
 use viva_actors::ports::SessionSpec;
 use viva_actors::testkit::{Costs, engines};
@@ -23,19 +21,8 @@ fn calling() -> Engines {
     engines(Costs { asr_ms: 20, turn_ms: 5, prefill_ms: 5, step_ms: 2, tts_ms: 20 }, call, &Arc::default())
 }
 
-async fn run(mut command: Command) {
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let output = timeout(Duration::from_secs(60), child.wait_with_output()).await.expect("in time").unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{out}{err}");
-    println!("{out}");
-}
+/// A conversation, with the start of node or Python.
+const WITHIN: Duration = Duration::from_secs(60);
 
 fn script(name: &str) -> String {
     format!("{}/tests/{name}", env!("CARGO_MANIFEST_DIR"))
@@ -44,7 +31,7 @@ fn script(name: &str) -> String {
 async fn valid(events: &Path) {
     let mut validate = Command::new(python());
     validate.arg(script("python/validate_events.py")).arg(events);
-    run(validate).await;
+    outsider::run(validate, WITHIN).await;
 }
 
 async fn agents_js(engines: Engines, scenario: &str) {
@@ -54,7 +41,7 @@ async fn agents_js(engines: Engines, scenario: &str) {
     let mut node = Command::new("node");
     node.args([&script("node/agents_client.mjs"), &server.url(), scenario]).arg(&events);
     node.env("VIVA_NODE_MODULES", node_modules());
-    run(node).await;
+    outsider::run(node, WITHIN).await;
     valid(&events).await;
     println!("cell | @openai/agents-realtime | {scenario} | ok");
     server.stop().await;
@@ -76,7 +63,7 @@ async fn an_agent_of_the_python_framework_is_spoken_with() {
     let server = Server::start().await;
     let mut command = Command::new(python);
     command.args([&script("python/agents_client.py"), &server.url()]);
-    run(command).await;
+    outsider::run(command, WITHIN).await;
     println!("cell | openai-agents | spoken | ok");
     server.stop().await;
 }

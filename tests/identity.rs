@@ -5,11 +5,10 @@
 mod support;
 
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Caller, Gate, Server, WITHIN, fakes, offer};
+use support::{Caller, Gate, Server, WITHIN, fakes, offer, outsider};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -242,20 +241,8 @@ async fn pages_of_listed_origins_may_read_our_answers() {
     server.stop().await;
 }
 
-/// Runs somebody else's client, which writes every event it sees to a file.
-async fn run(mut command: Command) -> String {
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let output = timeout(Duration::from_secs(90), child.wait_with_output()).await.expect("in time").unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{out}{err}");
-    out.into_owned()
-}
+/// A conversation, with the start of node or Python.
+const CLIENT_WITHIN: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_official_node_client_talks_over_tls_with_a_key() {
@@ -266,10 +253,10 @@ async fn the_official_node_client_talks_over_tls_with_a_key() {
     node.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node/realtime_client.mjs"));
     node.args([&format!("https://{}", server.address), &key]).arg(&events);
     node.env("VIVA_NODE_MODULES", support::node_modules());
-    println!("{}", run(node).await);
+    outsider::run(node, CLIENT_WITHIN).await;
     let mut validate = Command::new(support::python());
     validate.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/validate_events.py")).arg(&events);
-    println!("{}", run(validate).await);
+    outsider::run(validate, CLIENT_WITHIN).await;
     server.sessions(0).await;
     server.stop().await;
 }

@@ -6,13 +6,12 @@
 mod support;
 
 use std::io::Read as _;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Server, WITHIN, fakes, python, speech};
+use support::{Server, WITHIN, fakes, outsider, python, speech};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -493,18 +492,8 @@ fn resident() -> u64 {
 
 /// Runs a script of somebody else's client against a server.
 async fn client(server: &Server, mut command: Command) {
-    let child = command
-        .arg(server.url())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let output = timeout(Duration::from_secs(90), child.wait_with_output()).await.expect("in time").unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{out}");
-    assert!(output.status.success(), "{out}{err}");
+    command.arg(server.url());
+    outsider::run(command, Duration::from_secs(90)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

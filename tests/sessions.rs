@@ -5,31 +5,21 @@
 
 mod support;
 
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::{Server, fakes, python};
+use support::{Server, fakes, outsider, python};
 use tokio::process::Command;
-use tokio::time::timeout;
 use viva_actors::gpu::Engines;
 use viva_actors::ports::SessionSpec;
 use viva_actors::testkit::{Costs, engines};
 
 async fn scenario(engines: Engines, name: &str) {
     let server = Server::with(engines, 8, SessionSpec::default()).await;
-    let child = Command::new(python())
-        .args([concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/sessions_client.py"), &server.url(), name])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let output = timeout(Duration::from_secs(60), child.wait_with_output()).await.expect("in time").unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{out}{err}");
-    println!("{out}");
+    let mut client = Command::new(python());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/sessions_client.py");
+    client.args([script, &server.url(), name]);
+    outsider::run(client, Duration::from_secs(60)).await;
     server.sessions(0).await;
     server.stop().await;
 }

@@ -100,7 +100,7 @@ pub const ALL: &[(&str, &str)] = &[
     (SPOKEN_LINES, "Clauses to speak, by whether they were known from before"),
     (SPILLED, "Pieces of work that went to an engine of the second line, by stage"),
     (LLM_TOKENS, "Tokens, by kind"),
-    (RECORDINGS_DELETED, "Recordings deleted because their time was over"),
+    (RECORDINGS_DELETED, "Recordings deleted because their time was over, or with their interview"),
     (RECORDING_DELETIONS_FAILED, "Recordings that could not be deleted; the log says why"),
 ];
 

@@ -129,6 +129,26 @@ impl Drop for Recorder {
     }
 }
 
+/// Deletes what was recorded of a session, which may still run: what it writes from here on goes with its file. Says
+/// whether there was a recording.
+///
+/// # Errors
+/// What keeps a file from being deleted.
+pub fn forget(folder: &Path, id: &SessionId) -> io::Result<bool> {
+    let mut found = false;
+    for kind in ["wav", "json"] {
+        match fs::remove_file(folder.join(format!("{id}.{kind}"))) {
+            Ok(()) => found = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if found {
+        metrics::counter!(m::RECORDINGS_DELETED).increment(1);
+    }
+    Ok(found)
+}
+
 /// Whether recordings can be written there; makes the folder. For a server's start: better then than with the
 /// first caller.
 pub fn check_folder(folder: &Path) -> Result<(), Unwritable> {

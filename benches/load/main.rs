@@ -35,7 +35,7 @@ use prometheus::Metrics;
 
 /// Where the answers lie, seen from the package, where cargo starts benchmarks.
 const ANSWERS: &str = "tests/data/answers";
-/// The issue counts processor time at replies of at most so many tokens.
+/// Processor time is compared at replies of at most so many tokens.
 const REPLY_TOKENS: i64 = 32;
 /// Rest between the end of a reply and the next answer, milliseconds: people take 0.2 s in small talk and up
 /// to a second before an answer they must think about.

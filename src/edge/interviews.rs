@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use viva_actors::director::Director;
 use viva_actors::ports::{SessionPorts, SessionSpec};
+use viva_actors::recorder;
 
 use crate::interview::director::{Progress, Room, Seat};
 use crate::interview::event::{Entry, Line, transcript};
@@ -233,16 +234,28 @@ pub(super) async fn show(
 #[utoipa::path(delete, path = "/interview/voice/sessions/{id}", tag = "interview",
     params(("id" = String, Path, description = "Its name")),
     responses((status = 200, description = "It is gone", body = InterviewDeleted),
-        (status = 404, description = "There is none of that name")))]
+        (status = 404, description = "There is none of that name"),
+        (status = 500, description = "It is gone, but not a recording of it")))]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     Extension(guest): Extension<Guest>,
     Path(id): Path<String>,
 ) -> Response<Body> {
-    if !app.interviews.delete(&id, &guest.principal) {
-        return no_interview(&id);
-    }
+    let Some(sessions) = app.interviews.delete(&id, &guest.principal) else { return no_interview(&id) };
     app.secrets.revoke_interview(&id);
+    if let Some(folder) = &app.offer.spec.recordings
+        && let Err(cause) =
+            sessions.iter().try_for_each(|session| recorder::forget(folder, session).map(drop))
+    {
+        tracing::error!(%cause, folder = %folder.display(), "a recording could not be deleted");
+        let message =
+            "The interview is forgotten, but a recording of it could not be deleted; its operator has to.";
+        return error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorBody::server("recording_not_deleted", message),
+            None,
+        );
+    }
     axum::Json(InterviewDeleted { id, object: "interview.session.deleted", deleted: true }).into_response()
 }
 
@@ -279,7 +292,7 @@ impl Admitted {
     /// The session stands.
     pub(super) fn opened(&self, ports: &SessionPorts) {
         if let Some((room, _)) = &self.seat {
-            room.seated(ports.control.clone());
+            room.seated(ports.id.clone(), ports.control.clone());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use viva_actors::types::Principal;
+use viva_actors::types::{Principal, SessionId};
 
 use super::Interview;
 use super::director::Room;
@@ -98,18 +98,15 @@ impl Book {
         kept.get(id).filter(|k| same(&k.principal, principal)).map(|k| Arc::clone(&k.room))
     }
 
-    /// Forgets an interview and all that was said in it, and ends its session.
-    pub fn delete(&self, id: &str, principal: &Principal) -> bool {
+    /// Forgets an interview and all that was said in it, and ends its session. Gives the sessions it had, which may
+    /// have left recordings.
+    pub fn delete(&self, id: &str, principal: &Principal) -> Option<Vec<SessionId>> {
         let mut kept = self.lock();
-        if !kept.get(id).is_some_and(|k| same(&k.principal, principal)) {
-            return false;
-        }
-        let gone = kept.remove(id);
+        kept.get(id).filter(|k| same(&k.principal, principal))?;
+        let gone = kept.remove(id)?;
         drop(kept);
-        if let Some(gone) = gone {
-            gone.room.close("the interview was deleted");
-        }
-        true
+        gone.room.close("the interview was deleted");
+        Some(gone.room.sessions())
     }
 
     /// How many are kept.
@@ -158,7 +155,8 @@ mod tests {
         let (id, room) = book.open(plan(), me.clone()).await.unwrap();
         assert_eq!(room.look(|i| i.plan().conduct.fields.clone()), ["nursing"]);
         assert!(book.find(&id, &me).is_some() && book.find(&id, &other).is_none());
-        assert!(!book.delete(&id, &other) && book.delete(&id, &me) && !book.delete(&id, &me));
+        assert!(book.delete(&id, &other).is_none());
+        assert!(book.delete(&id, &me).is_some() && book.delete(&id, &me).is_none());
         assert!(book.find(&id, &me).is_none() && room.look(Interview::is_over));
     }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 use viva_actors::director::{Cue, Director, Found, Manner, Saying, Wake, Wording};
 use viva_actors::ports::SessionMsg;
-use viva_actors::types::Epoch;
+use viva_actors::types::{Epoch, SessionId};
 use viva_models::{Message, Sampling};
 
 use crate::knowledge::bank::Record;
@@ -24,7 +24,8 @@ use super::rails::{TOKENS_MAX, grammar};
 use super::words::tokens;
 use super::{Choice, Decision, Interview, Settled};
 
-/// When the words of a question must be there, after the candidate's last sound. The issue allows two seconds.
+/// When the words of a question must be there, after the candidate's last sound: two seconds, less
+/// what it takes to speak them.
 const WORDED_MS: u64 = 1_900;
 
 /// What the model is given at the least and at the most of that: 40 tokens of a small one on two cores, and what a
@@ -36,6 +37,9 @@ const NEW_WORDS: usize = 18;
 
 /// Drafts that are remembered: a session has one at a time, and one that is being cut.
 const DRAFTS_MAX: usize = 4;
+
+/// Sessions one interview may have, one after another: somebody who is cut off every quarter of a minute.
+const SESSIONS_MAX: usize = 64;
 
 /// What follows from a draft, as far as it is known.
 struct Draft {
@@ -66,6 +70,8 @@ struct Inner {
     news: bool,
     seated: bool,
     session: Option<ActorRef<SessionMsg>>,
+    /// All that had the seat.
+    sessions: Vec<SessionId>,
 }
 
 /// One interview.
@@ -121,6 +127,7 @@ impl Room {
             news: true,
             seated: false,
             session: None,
+            sessions: Vec::new(),
         };
         Arc::new(Self { inner: Mutex::new(inner), finder, seed })
     }
@@ -132,7 +139,7 @@ impl Room {
     /// A seat for a session, unless there is one already, or the interview is over.
     pub fn sit(self: &Arc<Self>) -> Option<Arc<Seat>> {
         let mut inner = self.lock();
-        if inner.seated || inner.interview.is_over() {
+        if inner.seated || inner.interview.is_over() || inner.sessions.len() >= SESSIONS_MAX {
             return None;
         }
         inner.seated = true;
@@ -143,9 +150,21 @@ impl Room {
         Some(Arc::new(Seat { room: Arc::clone(self) }))
     }
 
-    /// The session that has the seat, so that it can be ended.
-    pub fn seated(&self, session: ActorRef<SessionMsg>) {
-        self.lock().session = Some(session);
+    /// The session that has the seat, so that it can be ended, and its recording deleted.
+    pub fn seated(&self, id: SessionId, session: ActorRef<SessionMsg>) {
+        let mut inner = self.lock();
+        inner.sessions.push(id);
+        if inner.interview.is_over() {
+            // It was closed while they were let in.
+            session.cast(SessionMsg::Hangup("the interview is over".to_owned())).ok();
+            return;
+        }
+        inner.session = Some(session);
+    }
+
+    /// All sessions that had the seat.
+    pub fn sessions(&self) -> Vec<SessionId> {
+        self.lock().sessions.clone()
     }
 
     /// Ends the session there is, and the interview.

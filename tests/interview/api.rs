@@ -50,7 +50,11 @@ async fn made(host: SocketAddr) -> (String, String) {
 
 /// Calls as a browser does, which has no headers of its own.
 async fn call(host: SocketAddr, secret: &str) -> Result<Caller, u16> {
-    let url = format!("ws://{host}/v1/realtime?events=extended");
+    call_with(host, secret, "").await
+}
+
+async fn call_with(host: SocketAddr, secret: &str, more: &str) -> Result<Caller, u16> {
+    let url = format!("ws://{host}/v1/realtime?events=extended{more}");
     let mut request = url.into_client_request().unwrap();
     let protocols = format!("realtime, openai-insecure-api-key.{secret}");
     request.headers_mut().insert("Sec-WebSocket-Protocol", protocols.parse().unwrap());
@@ -118,6 +122,30 @@ async fn a_secret_opens_its_interview_which_greets_asks_and_is_kept() {
     assert_eq!(ask(server.address, "DELETE", &path, "").await.0, 404);
     assert_eq!(call(server.address, &secret).await.err(), Some(401));
     assert_eq!(call(server.address, "ek_nobody").await.err(), Some(401));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interview_that_is_deleted_takes_its_recordings_along_and_nobody_elses() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = SessionSpec { recordings: Some(folder.path().into()), ..SessionSpec::default() };
+    let server = Server::with(fakes(), 8, spec).await;
+    let files = || std::fs::read_dir(folder.path()).unwrap().count();
+    let (id, secret) = made(server.address).await;
+    // A session that ended, and one that still runs.
+    let mut first = call_with(server.address, &secret, "&record=true").await.unwrap();
+    first.turn(900).await;
+    first.socket.close(None).await.unwrap();
+    server.sessions(0).await;
+    let second = call_with(server.address, &secret, "&record=true").await.unwrap();
+    let (_, others) = made(server.address).await;
+    let other = call_with(server.address, &others, "&record=true").await.unwrap();
+    assert_eq!(files(), 6, "a recording and what was agreed, three times");
+    let (status, gone) = ask(server.address, "DELETE", &format!("/interview/voice/sessions/{id}"), "").await;
+    assert_eq!(status, 200, "{gone}");
+    server.sessions(1).await;
+    assert_eq!(files(), 2, "the other interview's");
+    drop((second, other));
     server.stop().await;
 }
 

@@ -1,10 +1,12 @@
 //! What the tests at the boundary share: a server in this process with the test kit's engines, one in a
-//! process of its own ([`child`]), a caller who can also misbehave, and many who come and go ([`churn`]).
+//! process of its own ([`child`]), a caller who can also misbehave, many who come and go ([`churn`]), and programs of
+//! others ([`outsider`]).
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub mod calls;
 pub mod child;
 pub mod churn;
+pub mod outsider;
 pub mod rtc;
 
 use std::net::SocketAddr;

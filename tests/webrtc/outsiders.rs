@@ -5,9 +5,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::Command;
-use tokio::time::timeout;
 
-use super::support::{python, speech, write_wav};
+use super::support::{outsider, python, speech, write_wav};
 
 /// Five networks, two turns each, over SCTP that waits for seconds where much is lost.
 const WITHIN: Duration = Duration::from_secs(300);
@@ -37,20 +36,8 @@ async fn aiortc_has_conversations_over_networks_of_every_kind() {
     write_wav(&recording, &speech(1_200));
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/aiortc_client.py");
     let run = format!("{setup} && exec \"$0\" \"$@\"");
-    let child = Command::new("unshare")
-        .args(["--net", "sh", "-c", &run])
-        .arg(&python)
-        .args([script, env!("CARGO_BIN_EXE_viva")])
-        .arg(&recording)
-        .arg(ADDRESS)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let output = timeout(WITHIN, child.wait_with_output()).await.expect("it ends in time").unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{out}");
-    assert!(output.status.success(), "{out}{err}");
+    let mut client = Command::new("unshare");
+    client.args(["--net", "sh", "-c", &run]).arg(&python).args([script, env!("CARGO_BIN_EXE_viva")]);
+    client.arg(&recording).arg(ADDRESS);
+    outsider::run(client, WITHIN).await;
 }
