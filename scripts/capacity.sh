@@ -4,15 +4,18 @@
 # the order of arrival. Weights of profile `test`, `make engines` and `viva calibrate --profile test` come first.
 #
 #   scripts/capacity.sh [FOLDER]       all of it
-#   ONLY="fake sim" scripts/capacity.sh [FOLDER]
+#   ONLY="fake sim" HOLD=120 scripts/capacity.sh [FOLDER]
 #
 # Steps: fake (a ramp on stubs), real (1, 4, 8 callers and the simulator), ramp (at 12 and 24 s), arrival (the baseline), sim
-# (the policies on five seeds, and 64 sessions on an H100).
+# (the policies on five seeds, and 64 sessions on an H100). HOLD is how many seconds a number of callers is held in step
+# `real`, RAMP in the ramps at 12 s a turn.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${1:-benches/runs/$(date +%F)-capacity}
 only=${ONLY:-fake real ramp arrival sim}
 viva=${VIVA:-target/release/viva}
+hold=${HOLD:-300}
+ramp=${RAMP:-90}
 mkdir -p "$folder"
 log() { echo "== $*" | tee -a "$folder/log.txt" >&2; }
 wants() { [[ " $only " == *" $1 "* ]]; }
@@ -28,20 +31,20 @@ fi
 if wants real; then
     # The simulator is to be within a fifth of these.
     for callers in 1 4 8; do
-        load --profile test --callers $callers --seconds 300 --json "$folder/real-$callers.json"
+        load --profile test --callers $callers --seconds $hold --json "$folder/real-$callers.json"
         for machine in cpu2 cpu2-calibrated; do
-            sim --machine $machine --sessions $callers --seconds 300 --ramp-up 12 --json "$folder/sim-$machine-$callers.json"
+            sim --machine $machine --sessions $callers --seconds $hold --ramp-up 12 --json "$folder/sim-$machine-$callers.json"
         done
     done
 fi
 if wants ramp; then
-    load --profile test --ramp --ramp-max 24 --seconds 90 --json "$folder/real-ramp-12s.json"
+    load --profile test --ramp --ramp-max 24 --seconds "$ramp" --json "$folder/real-ramp-12s.json"
     # Half as many turns a minute.
     sed 's/^cycle_s = .*/cycle_s = 24.0/' presets/scenarios/short.toml >"$folder/short-24s.toml"
-    load --profile test --ramp --ramp-max 48 --seconds 120 --scenario "$folder/short-24s.toml" --json "$folder/real-ramp-24s.json"
+    load --profile test --ramp --ramp-max 48 --seconds $((ramp * 3 / 2)) --scenario "$folder/short-24s.toml" --json "$folder/real-ramp-24s.json"
 fi
 if wants arrival; then
-    load --profile test --ramp --ramp-max 24 --seconds 90 --policy arrival --json "$folder/arrival-ramp-12s.json"
+    load --profile test --ramp --ramp-max 24 --seconds "$ramp" --policy arrival --json "$folder/arrival-ramp-12s.json"
 fi
 if wants sim; then
     for machine in cpu2 cpu2-calibrated; do

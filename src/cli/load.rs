@@ -43,7 +43,7 @@ Examples:
   viva load --server http://host:8790 --server-pid 4711
 
 Scenarios that come along: short (24 short answers), long (eight with pauses for thought), interview (a bit of
-everything people do), interruptions (coughs, \"mm-hm\", interruptions), bad-network. One of your own is a TOML file:
+everything people do), interruptions (coughs, \"yeah\", interruptions), bad-network. One of your own is a TOML file:
 
   name = \"mine\"
   cycle_s = 12.0              # from one script's start to the next one's, ...
@@ -53,7 +53,7 @@ everything people do), interruptions (coughs, \"mm-hm\", interruptions), bad-net
     { do = \"say\", text = \"I led a team of five, and\" },         # or play, with a file
     { do = \"pause\", ms = 600, ms_max = 1500 },
     { do = \"say\", text = \"um, it went well.\" },
-    { do = \"backchannel\", text = \"mm-hm\", after_ms = 900, chance = 0.5 },
+    { do = \"backchannel\", text = \"yeah\", after_ms = 900, chance = 0.5 },
     { do = \"wait\" },                                            # also: cough, barge_in, drop
   ]
 

@@ -217,7 +217,7 @@ async fn begin(
         Err(refusal) => return *refusal,
     };
     admitted.shape(&mut spec);
-    let ports = match app.viva.open(spec).await {
+    let ports = match app.viva.open_within(spec, query.patience()).await {
         Ok(ports) => ports,
         Err(refusal) => return refused(&refusal),
     };

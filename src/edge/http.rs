@@ -219,7 +219,7 @@ pub(super) struct RealtimeQuery {
     /// The caller agrees to a recording of both sides.
     #[serde(default)]
     record: bool,
-    /// Seconds the caller is willing to wait for a seat; the handshake then takes as long.
+    /// Seconds the caller is willing to wait for a seat; the handshake, or the answer to an offer, then takes as long.
     #[serde(default)]
     wait: u16,
     /// The caller comes back to a call.
@@ -231,6 +231,11 @@ pub(super) struct RealtimeQuery {
 }
 
 impl RealtimeQuery {
+    /// How long the caller waits for a seat.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_secs(u64::from(self.wait))
+    }
+
     /// The session that is asked for, or what cannot be had.
     pub(super) fn spec(&self, app: &App, guest: &Guest) -> Result<SessionSpec, Box<Response<Body>>> {
         let unsupported = |message, param| {
@@ -289,8 +294,7 @@ async fn realtime(
         Err(refusal) => return *refusal,
     };
     admitted.shape(&mut spec);
-    let patience = Duration::from_secs(u64::from(query.wait));
-    let ports = match app.viva.open_within(spec, patience).await {
+    let ports = match app.viva.open_within(spec, query.patience()).await {
         Ok(ports) => ports,
         Err(refusal) => return refused(&refusal),
     };

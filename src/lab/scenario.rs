@@ -13,7 +13,7 @@
 //!   { do = "say", text = "I led a team of five, and" },
 //!   { do = "pause", ms = 600, ms_max = 1500 },
 //!   { do = "say", text = "um, we wrote the billing system." },
-//!   { do = "backchannel", text = "mm-hm", after_ms = 900, chance = 0.5 },
+//!   { do = "backchannel", text = "yeah", after_ms = 900, chance = 0.5 },
 //!   { do = "wait" },
 //! ]
 //! ```

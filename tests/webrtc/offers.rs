@@ -141,6 +141,15 @@ async fn a_full_or_late_server_refuses_before_anything_is_built() {
     let full = RtcCaller::over(&server, "", None).await;
     assert!(matches!(full, Err(ClientError::Refused { status: 503, retry_after_s: Some(_), .. })));
     assert_eq!(server.app.webrtc.as_ref().unwrap().known().0, 2);
-    drop((caller, second));
+    // Whoever is willing to wait gets the next seat.
+    let (patient, freed) = tokio::join!(RtcCaller::over(&server, "wait=15", None), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let known = server.app.webrtc.as_ref().unwrap().known().0;
+        caller.link().hang_up().await;
+        known
+    });
+    assert_eq!(freed, 2, "nothing is built for one who waits");
+    assert!(patient.is_ok(), "{:?}", patient.err());
+    drop((patient, second, caller));
     server.stop().await;
 }

@@ -378,10 +378,10 @@ fn patience_and_open_ends_ask_for_longer_silence() {
 
 #[test]
 fn backchannels_are_told_from_words() {
-    for yes in ["Mm-hm.", "yeah", "Uh-huh", "OK.", "I see.", "Right, right."] {
+    for yes in ["Mm-hm.", "yeah", "Uh-huh", "OK.", "I see.", "Right, right.", "MMMM.", "Aha."] {
         assert!(is_backchannel(yes), "{yes}");
     }
-    for no in ["Wait.", "No", "I see what you mean", "yeah but", "stop please"] {
+    for no in ["Wait.", "No", "I see what you mean", "Him", "yeah but", "stop please"] {
         assert!(!is_backchannel(no), "{no}");
     }
 }

@@ -26,14 +26,16 @@ pub(super) fn hang(text: &str) -> bool {
 
 /// Whether the words only say "I am listening".
 pub fn is_backchannel(text: &str) -> bool {
-    const WORDS: [&str; 24] = [
-        "mm", "mhm", "mmhm", "mmhmm", "hm", "hmm", "uhhuh", "uh", "huh", "um", "ah", "oh", "yeah", "yep",
-        "yes", "right", "ok", "okay", "sure", "i", "see", "wow", "great", "hmmm",
+    const WORDS: [&str; 22] = [
+        "uhhuh", "uh", "huh", "um", "ah", "aha", "oh", "yeah", "yep", "yes", "right", "alright", "ok", "okay",
+        "sure", "exactly", "cool", "i", "see", "wow", "great", "nice",
     ];
+    // A hum is written in as many letters as the recogniser pleases: "mm", "Mmhm", "MMMM".
+    let hum = |word: &str| word.len() >= 2 && word.chars().all(|c| matches!(c, 'm' | 'h'));
     let words: Vec<String> = text
         .split_whitespace()
         .map(|w| w.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase())
         .filter(|w| !w.is_empty())
         .collect();
-    words.len() <= 3 && words.iter().all(|w| WORDS.contains(&w.as_str()))
+    words.len() <= 3 && words.iter().all(|w| hum(w) || WORDS.contains(&w.as_str()))
 }
