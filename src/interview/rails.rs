@@ -55,7 +55,7 @@ const STARTS: [&str; 30] = [
 ];
 
 /// Words by which one gives advice, an opinion or a judgement.
-const ADVICE: [&str; 22] = [
+pub(super) const ADVICE: [&str; 22] = [
     "you should",
     "you could have",
     "you need to",
@@ -81,7 +81,7 @@ const ADVICE: [&str; 22] = [
 ];
 
 /// Words by which one falls out of the role: speaks as a candidate, as a program, or about the papers on the desk.
-const OUT_OF_ROLE: [&str; 33] = [
+pub(super) const OUT_OF_ROLE: [&str; 33] = [
     "as an ai",
     "language model",
     "as an assistant",
@@ -152,6 +152,8 @@ pub enum Rejection {
     NotTheirs,
     /// It speaks of what nobody said.
     Invented,
+    /// It asks something else than the question it stands for.
+    Strays,
 }
 
 /// What a text is checked against.
@@ -273,13 +275,13 @@ fn begins_as_a_question(text: &str) -> bool {
 }
 
 /// A small model that repeats itself: the same three words twice.
-fn is_stuck(words: &[String]) -> bool {
+pub(super) fn is_stuck(words: &[String]) -> bool {
     let threes: Vec<&[String]> = words.windows(3).collect();
     threes.iter().enumerate().any(|(i, three)| threes[i + 1..].contains(three))
 }
 
 /// Whether a second question hangs on the first.
-fn asks_twice(words: &[String]) -> bool {
+pub(super) fn asks_twice(words: &[String]) -> bool {
     const ASKING: [&str; 9] = ["what", "how", "why", "which", "who", "when", "where", "did", "do"];
     words.windows(2).any(|pair| {
         matches!(pair[0].as_str(), "and" | "or" | "but" | "so") && ASKING.contains(&pair[1].as_str())
