@@ -212,7 +212,7 @@ fn word(llm: &mut dyn Llm, pair: &Pair, next: bool, seed: u64) -> Result<Written
         messages(Some(&pair.asked), &[(Role::Assistant, pair.asked.question.clone())], words)
     };
     let form = if next {
-        (choice::grammar(pair.few.len()), choice::TOKENS_MAX)
+        (choice::grammar(&pair.few.iter().collect::<Vec<_>>()), choice::TOKENS_MAX)
     } else {
         (grammar(true), TOKENS_MAX)
     };

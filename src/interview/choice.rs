@@ -50,12 +50,12 @@ const OURS: [&str; 8] = ["i", "i'm", "i've", "my", "me", "we", "our", "us"];
 const SYSTEM: &str = "You interview people for jobs. You read three questions, then what the candidate said. Choose the \
 question that goes best with what they said. Write its letter and ask it, in nearly the same words, so that it follows \
 from what they said. Keep its meaning. Ask one thing. Never advise, praise or answer.\n\
-Example. A: When did you last miss a deadline, and why? B: How do you check a figure that looks too good? C: Whom do you \
+Example. A: How do you check a figure that looks too good? B: When did you last miss a deadline, and why? C: Whom do you \
 ask when a rule is unclear? Said: I make the monthly report alone, and the bank reads it.\n\
-B: When you make that report, how do you check a figure that looks too good?\n\
-Example. A: Which tool would you never lend to a colleague? B: What do you do first when a machine stops? C: How do you \
-learn a new machine? Said: I came to the saw mill as a driver, and they put me at the big saw.\n\
-C: How did you learn a new machine like the big saw?";
+A: When you make that report alone, how do you check a figure that looks too good?\n\
+Example. A: Which tool would you never lend to a colleague? B: How do you learn a new machine? C: What do you do first \
+when a belt stops? Said: I came to the mill as a driver, and they put me at the saw.\n\
+B: When they put you at the saw, how did you learn a new machine?";
 
 /// What the model reads: the questions, and the answer at the end, so that it can be read while it is spoken.
 pub fn messages(role: &str, few: &[&Record], answer: &str) -> Vec<Message> {
@@ -73,12 +73,22 @@ pub fn messages(role: &str, few: &[&Record], answer: &str) -> Vec<Message> {
     ]
 }
 
-/// The grammar of what it may write about so many questions, in GBNF.
-pub fn grammar(few: usize) -> String {
-    let letters: Vec<String> = letters().take(few).map(|letter| format!("\"{letter}\"")).collect();
+/// The grammar of what it may write about these, in GBNF: of each as many sentences as it has, and no word after the
+/// last of them. A small model that may go on goes on.
+pub fn grammar(few: &[&Record]) -> String {
+    let forms: Vec<String> = letters()
+        .zip(few)
+        .map(|(letter, record)| {
+            let question = record.question.trim_end();
+            let asks = question.ends_with('?');
+            let before = question.matches(". ").count();
+            let said = " said".repeat(before);
+            format!("\"{letter}: \"{said} words \"{}\"", if asks { "?" } else { "." })
+        })
+        .collect();
     format!(
-        "root ::= ({}) \": \" [A-Z] [a-zA-Z0-9 ,.'-]+ (\"?\" | \"\\n\")\n",
-        letters.join(" | ")
+        "root ::= {}\nsaid ::= words \". \"\nwords ::= [A-Z] [a-zA-Z0-9 ,'-]+\n",
+        forms.join(" | ")
     )
 }
 
@@ -181,7 +191,8 @@ fn asks_the_same(text: &str, record: &Record, answer: &str) -> Result<(), Reject
         return Err(Rejection::Strays);
     }
     let strange = subjects.iter().filter(|word| !wanted.contains(*word) && !said.contains(*word)).count() as f32;
-    if strange > NEW * subjects.len() as f32 {
+    // One word of its own leads over.
+    if strange > (NEW * subjects.len() as f32).max(1.0) {
         return Err(Rejection::Invented);
     }
     Ok(())
@@ -215,9 +226,9 @@ mod tests {
                 "When did you last have to report that a goal would not be reached?",
             ),
             (
-                "B: And when you compared ledgers, who in your working life had changed your thinking most?",
+                "B: When you compared both ledgers, who in your working life had changed your thinking most?",
                 1,
-                "And when you compared ledgers, who in your working life had changed your thinking most?",
+                "When you compared both ledgers, who in your working life had changed your thinking most?",
             ),
         ] {
             let chosen = read(raw, &few(), ANSWER, &[]).unwrap();
@@ -283,6 +294,9 @@ mod tests {
         assert!(late[1].content.starts_with(&early[1].content) && late[1].content.ends_with("both ledgers"));
         let long = messages("nurse", &few(), &"word ".repeat(1_000));
         assert!(long[1].content.len() < ANSWER_CHARS + 400);
-        assert!(grammar(2).starts_with("root ::= (\"A\" | \"B\") "));
+        let introduce = bank("Introduce yourself as if you were the subject of a one-minute radio portrait.");
+        let apologised = bank("You apologised and the colleague stays cold. How do you carry on working with them?");
+        let form = grammar(&[introduce, apologised]);
+        assert!(form.starts_with("root ::= \"A: \" words \".\" | \"B: \" said words \"?\"\n"), "{form}");
     }
 }

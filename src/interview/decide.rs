@@ -104,10 +104,10 @@ pub struct Modelled {
 impl Modelled {
     /// What it may write, in GBNF, and how many tokens of it.
     pub fn form(&self) -> (String, u32) {
-        match self.among.len() {
-            0 => (rails::grammar(self.next.is_some()), rails::TOKENS_MAX),
-            few => (choice::grammar(few), choice::TOKENS_MAX),
+        if self.among.is_empty() {
+            return (rails::grammar(self.next.is_some()), rails::TOKENS_MAX);
         }
+        (choice::grammar(&self.among.iter().collect::<Vec<_>>()), choice::TOKENS_MAX)
     }
 }
 

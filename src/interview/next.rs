@@ -92,7 +92,7 @@ pub fn query(context: &Context<'_>) -> Query {
         subcategory: (context.category == Category::Technical && !conduct.fields.is_empty())
             .then(|| conduct.fields[context.asked.len() % conduct.fields.len()].clone()),
         industry: (context.category == Category::SelfIntroduction)
-            .then(|| conduct.industry.clone())
+            .then(|| industry(context.plan).map(str::to_owned))
             .flatten(),
         levels: levels(conduct.level),
         difficulty: difficulty(context.ability),
@@ -192,6 +192,48 @@ pub fn shortlist<'a>(found: &'a [Record], table: &Table<'_>) -> Vec<&'a Record> 
     chosen
 }
 
+/// The industry of each field, as the bank names both: of whom only the role is known, the introduction is about that
+/// role's industry. Without it a nurse was asked to introduce herself as a machinist would.
+const INDUSTRIES: [(&str, &str); 31] = [
+    ("accounting-and-audit", "accounting"),
+    ("agriculture-and-environment", "agriculture"),
+    ("backend-engineering", "software"),
+    ("banking-and-insurance", "finance"),
+    ("civil-engineering", "construction"),
+    ("cloud-operations", "software"),
+    ("data-engineering", "data"),
+    ("electrical-trades-and-energy", "energy"),
+    ("embedded-electronics", "electronics"),
+    ("finance", "finance"),
+    ("frontend-engineering", "software"),
+    ("hospitality-and-culinary", "hospitality"),
+    ("human-resources", "human-resources"),
+    ("law-and-compliance", "law"),
+    ("logistics", "logistics"),
+    ("machine-learning", "data"),
+    ("manufacturing-and-quality", "manufacturing"),
+    ("marketing", "marketing"),
+    ("mechanical-engineering", "mechanical-engineering"),
+    ("mobile-engineering", "software"),
+    ("networks-and-support", "telecom"),
+    ("nursing", "healthcare"),
+    ("pharmacy-and-laboratory", "pharma"),
+    ("product-management", "software"),
+    ("quality-assurance", "software"),
+    ("retail-and-customer-service", "retail"),
+    ("sales", "sales"),
+    ("security-engineering", "cybersecurity"),
+    ("social-and-public-services", "public-sector"),
+    ("teaching", "education"),
+    ("ux-design", "design"),
+];
+
+/// The industry of a plan: the one it names, else that of its first field.
+pub fn industry(plan: &Plan) -> Option<&str> {
+    let of = |field: &String| INDUSTRIES.iter().find(|(name, _)| name == field).map(|(_, industry)| *industry);
+    plan.conduct.industry.as_deref().or_else(|| plan.conduct.fields.first().and_then(of))
+}
+
 /// Whether a question that is not about a trade speaks of nobody whom this one never meets, and of no school to who
 /// has left it.
 fn fits(record: &Record, plan: &Plan) -> bool {
@@ -199,6 +241,12 @@ fn fits(record: &Record, plan: &Plan) -> bool {
         return true;
     }
     let conduct = &plan.conduct;
+    if record.category == Category::SelfIntroduction
+        && record.industry.is_some()
+        && record.industry.as_deref() != industry(plan)
+    {
+        return false;
+    }
     let words = tokens(&record.question);
     let speaks_of = |list: &[&'static str]| {
         list.iter().copied().filter(|one| words.iter().any(|word| is_of(word, one))).collect::<Vec<_>>()
@@ -300,19 +348,45 @@ mod tests {
     }
 
     #[test]
+    fn an_introduction_is_about_the_industry_of_the_role_or_about_none() {
+        let bank = Bank::general().unwrap();
+        let introductions: Vec<Record> =
+            bank.records().iter().filter(|r| r.category == Category::SelfIntroduction).cloned().collect();
+        let of = |plan: &Plan| {
+            let few = shortlist(&introductions, &table(plan, Category::SelfIntroduction, 2.5, &[], &[]));
+            few.into_iter().filter_map(|record| record.industry.clone()).collect::<Vec<_>>()
+        };
+        let nurse = plan("nurse", Level::Mid, "nursing");
+        assert!(!of(&nurse).is_empty() && of(&nurse).iter().all(|industry| industry == "healthcare"));
+        assert!(of(&plan("beekeeper", Level::Mid, "beekeeping")).is_empty(), "the interviewer has lines of its own");
+        // Every field of the bank has one, and every one of them is there.
+        let fields: HashSet<&str> = bank
+            .records()
+            .iter()
+            .filter(|r| r.category == Category::Technical)
+            .map(|r| r.subcategory.as_str())
+            .collect();
+        assert_eq!(fields, INDUSTRIES.iter().map(|(field, _)| *field).collect::<HashSet<_>>());
+        for (field, industry) in INDUSTRIES {
+            assert!(introductions.iter().any(|r| r.industry.as_deref() == Some(industry)), "{field}: {industry}");
+        }
+    }
+
+    #[test]
     fn those_to_choose_from_are_few_near_in_rank_and_of_different_topics() {
         let bank = Bank::general().unwrap();
         let plan = plan("nurse", Level::Mid, "nursing");
-        let records: Vec<Record> =
-            bank.records().iter().filter(|r| r.subcategory == "nursing").cloned().collect();
+        // A few of each topic, as they are found.
+        let nursing = bank.records().iter().filter(|r| r.subcategory == "nursing");
+        let records: Vec<Record> = nursing.clone().step_by(5).cloned().collect();
         let asked = table(&plan, Category::Technical, 2.5, &[], &[]);
         let few = shortlist(&records, &asked);
         assert_eq!(few.len(), SHORTLIST);
         let topics: HashSet<&str> = few.iter().map(|record| topic(&record.id)).collect();
         assert_eq!(topics.len(), SHORTLIST);
         // One that is far too hard is no choice.
-        let easy = records.iter().find(|r| r.difficulty == 2).unwrap();
-        let hard = records.iter().find(|r| r.difficulty == 5 && topic(&r.id) != topic(&easy.id)).unwrap();
+        let easy = nursing.clone().find(|r| r.difficulty == 2).unwrap();
+        let hard = nursing.clone().find(|r| r.difficulty == 5 && topic(&r.id) != topic(&easy.id)).unwrap();
         let two = [easy.clone(), hard.clone()];
         assert_eq!(shortlist(&two, &Table { ability: 2.0, ..asked }).len(), 1);
     }
