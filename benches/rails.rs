@@ -91,7 +91,8 @@ fn main() -> Result<()> {
     let mut times = Vec::new();
     for (n, pair) in pairs.iter().enumerate() {
         let written = word(&mut *llm, pair, next, n as u64)?;
-        let verdict = if next { judge_next(&written.raw, pair, &mut letters) } else { judge(&written.raw, pair) };
+        let verdict =
+            if next { judge_next(&written.raw, pair, &mut letters) } else { judge(&written.raw, pair) };
         *verdicts.entry(verdict.clone()).or_default() += 1;
         times.push(written.ms);
         if let Some(out) = &mut out {

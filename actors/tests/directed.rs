@@ -231,7 +231,8 @@ async fn who_only_writes_is_answered_and_spoken_to_when_they_write_no_more() {
     caller.ports.control.cast(SessionMsg::AddItem(item, Place::Last, reply.into())).unwrap();
     assert!(placed.await.unwrap().is_ok());
     caller.ports.control.cast(SessionMsg::Respond(Box::default())).unwrap();
-    let ended = |n| move |caller: &Caller| caller.count(|e| matches!(e, SessionEvent::ReplyEnded { .. })) == n;
+    let ended =
+        |n| move |caller: &Caller| caller.count(|e| matches!(e, SessionEvent::ReplyEnded { .. })) == n;
     mute(&mut caller, ended(1)).await;
     // Their media clock has not moved, and will not.
     *script.wake.lock().unwrap() = Wake { silent_ms: Some(200), ..Wake::default() };

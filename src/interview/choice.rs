@@ -34,13 +34,14 @@ const NEW: f32 = 0.2;
 
 /// Words that turn a sense round: a wording has as many of them as the bank's.
 const TURNS: [&str; 12] = [
-    "not", "no", "never", "nobody", "nothing", "none", "without", "neither", "nor", "cannot", "instead", "except",
+    "not", "no", "never", "nobody", "nothing", "none", "without", "neither", "nor", "cannot", "instead",
+    "except",
 ];
 
 /// Numbers in words: a wording has the bank's and no other.
 const NUMBERS: [&str; 22] = [
-    "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "fifteen", "twenty",
-    "thirty", "forty", "fifty", "sixty", "ninety", "hundred", "thousand", "million", "half",
+    "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "fifteen",
+    "twenty", "thirty", "forty", "fifty", "sixty", "ninety", "hundred", "thousand", "million", "half",
 ];
 
 /// Who speaks of themselves.
@@ -86,10 +87,7 @@ pub fn grammar(few: &[&Record]) -> String {
             format!("\"{letter}: \"{said} words \"{}\"", if asks { "?" } else { "." })
         })
         .collect();
-    format!(
-        "root ::= {}\nsaid ::= words \". \"\nwords ::= [A-Z] [a-zA-Z0-9 ,'-]+\n",
-        forms.join(" | ")
-    )
+    format!("root ::= {}\nsaid ::= words \". \"\nwords ::= [A-Z] [a-zA-Z0-9 ,'-]+\n", forms.join(" | "))
 }
 
 fn letters() -> impl Iterator<Item = char> {
@@ -110,7 +108,8 @@ pub fn read(raw: &str, few: &[&Record], answer: &str, before: &[String]) -> Resu
     let raw = raw.trim();
     let mut chars = raw.chars();
     let first = chars.next().ok_or(Rejection::Missing)?;
-    let at = letters().position(|letter| letter == first).filter(|at| *at < few.len()).ok_or(Rejection::Form)?;
+    let at =
+        letters().position(|letter| letter == first).filter(|at| *at < few.len()).ok_or(Rejection::Form)?;
     let text = chars.as_str().strip_prefix(':').ok_or(Rejection::Form)?;
     let line = text.trim().lines().next().unwrap_or_default();
     // Whatever comes after its first question is not asked.
@@ -165,7 +164,8 @@ fn asks_the_same(text: &str, record: &Record, answer: &str) -> Result<(), Reject
     let bank = record.question.as_str();
     let (words, banks) = (tokens(text), tokens(bank));
     let of = |words: &[String], list: &[&str]| {
-        let mut found: Vec<String> = words.iter().filter(|word| list.contains(&word.as_str())).cloned().collect();
+        let mut found: Vec<String> =
+            words.iter().filter(|word| list.contains(&word.as_str())).cloned().collect();
         found.sort();
         found
     };
@@ -190,7 +190,8 @@ fn asks_the_same(text: &str, record: &Record, answer: &str) -> Result<(), Reject
     if kept < KEPT * wanted.len() as f32 {
         return Err(Rejection::Strays);
     }
-    let strange = subjects.iter().filter(|word| !wanted.contains(*word) && !said.contains(*word)).count() as f32;
+    let strange =
+        subjects.iter().filter(|word| !wanted.contains(*word) && !said.contains(*word)).count() as f32;
     // One word of its own leads over.
     if strange > (NEW * subjects.len() as f32).max(1.0) {
         return Err(Rejection::Invented);
@@ -249,15 +250,15 @@ mod tests {
             ("A: When did the team last have to report that a goal would not be reached?", Strays),
             ("A: What was the most difficult ledger, and how did you not compare it?", Twofold),
             ("A: How did you not compare the ledgers?", Strays),
-            ("A: When did you last have to report that a goal would not be reached because my manager was away?", OutOfRole),
+            (
+                "A: When did you last have to report that a goal would not be reached because my manager was away?",
+                OutOfRole,
+            ),
             (
                 "A: You should have said so, but when did you last have to report that a goal would not be reached?",
                 Advice,
             ),
-            (
-                "A: When did you last have to report to your wife that a goal would not be reached?",
-                Protected,
-            ),
+            ("A: When did you last have to report to your wife that a goal would not be reached?", Protected),
             (
                 "A: With tigers and elephants, when did you last report that a goal would not be reached?",
                 Invented,
@@ -269,7 +270,12 @@ mod tests {
             assert_eq!((chosen.at, chosen.wording), (0, Err(why)), "{raw}");
         }
         let before = ["When did you last report a goal that would not be reached?".to_owned()];
-        let again = read("A: When did you last have to report that a goal would not be reached?", &few(), ANSWER, &before);
+        let again = read(
+            "A: When did you last have to report that a goal would not be reached?",
+            &few(),
+            ANSWER,
+            &before,
+        );
         assert_eq!(again.unwrap().wording, Err(Repeats));
     }
 
@@ -283,7 +289,12 @@ mod tests {
                 check(text, record, "", &[]).err().map(|why| (record.question.as_str(), why))
             })
             .collect();
-        assert!(refused.len() * 100 < own_records().count() * 8, "{} refused: {:?}", refused.len(), &refused[..9]);
+        assert!(
+            refused.len() * 100 < own_records().count() * 8,
+            "{} refused: {:?}",
+            refused.len(),
+            &refused[..9]
+        );
     }
 
     #[test]
@@ -295,7 +306,8 @@ mod tests {
         let long = messages("nurse", &few(), &"word ".repeat(1_000));
         assert!(long[1].content.len() < ANSWER_CHARS + 400);
         let introduce = bank("Introduce yourself as if you were the subject of a one-minute radio portrait.");
-        let apologised = bank("You apologised and the colleague stays cold. How do you carry on working with them?");
+        let apologised =
+            bank("You apologised and the colleague stays cold. How do you carry on working with them?");
         let form = grammar(&[introduce, apologised]);
         assert!(form.starts_with("root ::= \"A: \" words \".\" | \"B: \" said words \"?\"\n"), "{form}");
     }

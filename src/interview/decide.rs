@@ -5,14 +5,14 @@ use viva_models::Message;
 use crate::knowledge::bank::{Category, Record};
 
 use super::choice::{self, Chosen};
-use super::{Interview, Table};
 use super::desk::Desk;
-use super::follow_up;
 use super::event::{Act, Wording};
+use super::follow_up;
 use super::next::{self, Context, Query, query};
 use super::plan::{CLOSE_MS, Section};
 use super::rails::{self, Against, Rejection, Wish, accept};
 use super::talk::{Talk, classify};
+use super::{Interview, Table};
 
 /// Milliseconds a question takes with its answer before anybody knows how long this candidate talks.
 const ROUND_MS: u64 = 60_000;
@@ -242,7 +242,7 @@ impl Interview {
             (Some(table), _) if table.record.is_some() => {
                 let given = self.given(table, ("", ""), 0, now_ms);
                 follow_up::moves_on(&given)
-            },
+            }
             _ => true,
         }
     }

@@ -290,9 +290,7 @@ impl Seat {
             // Those the model has read already are worth more than those that are nearer by a sentence.
             let read = inner.interview.moves_on(now);
             let words = tokens(&query.text).len();
-            let fits = |ahead: &Ahead| {
-                ahead.is_for(&query) && (read || ahead.words + NEW_WORDS * 2 >= words)
-            };
+            let fits = |ahead: &Ahead| ahead.is_for(&query) && (read || ahead.words + NEW_WORDS * 2 >= words);
             if let Some(ahead) = inner.ahead.as_mut().filter(|ahead| fits(ahead)) {
                 return ahead.found.clone();
             }

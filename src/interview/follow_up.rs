@@ -28,9 +28,30 @@ const LONG_INTERVIEW: u32 = 12;
 /// What people say when something went badly by their own doing or under their eyes. To pass over it is what a
 /// listener does who does not listen: such an answer has one question more than others, and takes time from other parts.
 const GRAVE: [&str; 24] = [
-    "mistake", "mistakes", "error", "wrong", "accident", "injured", "hurt", "harmed", "died", "complaint", "complained",
-    "fired", "my fault", "our fault", "forgot", "damage", "damaged", "happened again", "happen again", "failed",
-    "apologised", "apologized", "dangerous", "lost the",
+    "mistake",
+    "mistakes",
+    "error",
+    "wrong",
+    "accident",
+    "injured",
+    "hurt",
+    "harmed",
+    "died",
+    "complaint",
+    "complained",
+    "fired",
+    "my fault",
+    "our fault",
+    "forgot",
+    "damage",
+    "damaged",
+    "happened again",
+    "happen again",
+    "failed",
+    "apologised",
+    "apologized",
+    "dangerous",
+    "lost the",
 ];
 
 /// What is known of an answer.

@@ -37,8 +37,22 @@ const BEHIND: f32 = 8.0;
 
 /// Those whom some trades work with or for, and others never meet: in the singular, as [`meets`] looks for both.
 const WHOM: [&str; 16] = [
-    "customer", "client", "guest", "patient", "pupil", "student", "passenger", "buyer", "supplier", "tenant",
-    "visitor", "shopper", "borrower", "shopkeeper", "resident", "parent",
+    "customer",
+    "client",
+    "guest",
+    "patient",
+    "pupil",
+    "student",
+    "passenger",
+    "buyer",
+    "supplier",
+    "tenant",
+    "visitor",
+    "shopper",
+    "borrower",
+    "shopkeeper",
+    "resident",
+    "parent",
 ];
 
 /// Where somebody has been who has not worked yet. Questions for beginners offer it beside a job.
@@ -230,7 +244,8 @@ const INDUSTRIES: [(&str, &str); 31] = [
 
 /// The industry of a plan: the one it names, else that of its first field.
 pub fn industry(plan: &Plan) -> Option<&str> {
-    let of = |field: &String| INDUSTRIES.iter().find(|(name, _)| name == field).map(|(_, industry)| *industry);
+    let of =
+        |field: &String| INDUSTRIES.iter().find(|(name, _)| name == field).map(|(_, industry)| *industry);
     plan.conduct.industry.as_deref().or_else(|| plan.conduct.fields.first().and_then(of))
 }
 
@@ -259,7 +274,11 @@ fn fits(record: &Record, plan: &Plan) -> bool {
 
 /// Whether a word is this one or its plural.
 fn is_of(word: &str, one: &str) -> bool {
-    word.split('\'').next().unwrap_or(word).strip_prefix(one).is_some_and(|rest| matches!(rest, "" | "s" | "es"))
+    word.split('\'')
+        .next()
+        .unwrap_or(word)
+        .strip_prefix(one)
+        .is_some_and(|rest| matches!(rest, "" | "s" | "es"))
 }
 
 /// Of each field of Viva's own bank, whom its technical questions speak of. Who wrote a trade's questions wrote whom
@@ -335,14 +354,16 @@ mod tests {
             let record = bank.records().iter().find(|record| record.question == question).unwrap();
             let plan = plan(role, level, field);
             let ability = f32::from(record.difficulty);
-            !shortlist(std::slice::from_ref(record), &table(&plan, record.category, ability, &[], &[])).is_empty()
+            !shortlist(std::slice::from_ref(record), &table(&plan, record.category, ability, &[], &[]))
+                .is_empty()
         };
         // Both were said in the first interview that was held.
         let customers = "How did you let customers know that their suggestion had been taken up?";
         assert!(!asked(customers, "nurse", Level::Mid, "nursing"));
         assert!(asked(customers, "sales representative", Level::Mid, "sales"));
         assert!(asked(customers, "beekeeper", Level::Mid, "beekeeping"), "of which the bank knows nothing");
-        let school = "Something went badly wrong on your shift or at your school or club. What did you do first?";
+        let school =
+            "Something went badly wrong on your shift or at your school or club. What did you do first?";
         assert!(!asked(school, "nurse", Level::Mid, "nursing"));
         assert!(asked(school, "nurse", Level::Junior, "nursing"));
     }
@@ -358,7 +379,10 @@ mod tests {
         };
         let nurse = plan("nurse", Level::Mid, "nursing");
         assert!(!of(&nurse).is_empty() && of(&nurse).iter().all(|industry| industry == "healthcare"));
-        assert!(of(&plan("beekeeper", Level::Mid, "beekeeping")).is_empty(), "the interviewer has lines of its own");
+        assert!(
+            of(&plan("beekeeper", Level::Mid, "beekeeping")).is_empty(),
+            "the interviewer has lines of its own"
+        );
         // Every field of the bank has one, and every one of them is there.
         let fields: HashSet<&str> = bank
             .records()
@@ -368,7 +392,10 @@ mod tests {
             .collect();
         assert_eq!(fields, INDUSTRIES.iter().map(|(field, _)| *field).collect::<HashSet<_>>());
         for (field, industry) in INDUSTRIES {
-            assert!(introductions.iter().any(|r| r.industry.as_deref() == Some(industry)), "{field}: {industry}");
+            assert!(
+                introductions.iter().any(|r| r.industry.as_deref() == Some(industry)),
+                "{field}: {industry}"
+            );
         }
     }
 

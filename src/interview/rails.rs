@@ -54,6 +54,35 @@ const STARTS: [&str; 30] = [
     "And",
 ];
 
+/// With what the model's may begin: ways to ask for what was done, and how it was known. Left to itself the half-billion
+/// model begins every fifth question with "What do you think about" or "What is the".
+const OPENINGS: [&str; 24] = [
+    "What did you",
+    "What was",
+    "What made",
+    "What would you",
+    "What happened",
+    "What changed",
+    "What helped",
+    "What else",
+    "How did you",
+    "How did",
+    "How do you",
+    "How would you",
+    "How long",
+    "How often",
+    "Why did you",
+    "Why did",
+    "Why was",
+    "Who",
+    "When did you",
+    "Where did you",
+    "Which",
+    "Whom did you",
+    "In what way",
+    "Who else",
+];
+
 /// Words by which one gives advice, an opinion or a judgement.
 pub(super) const ADVICE: [&str; 22] = [
     "you should",
@@ -118,9 +147,19 @@ pub(super) const OUT_OF_ROLE: [&str; 33] = [
 ];
 
 /// Words of questions that ask for nothing an interviewer wants to know, as the half-billion model likes to write them:
-/// opinions of a thing, definitions of what was just named, names and numbers of people and papers.
-const HOLLOW: [&str; 6] =
-    ["what do you think", "do you want to know", "is it possible", "what is the", "name", "number"];
+/// opinions of a thing, definitions of what was just named, names and numbers of people and papers, how a thing was made
+/// that nobody made.
+const HOLLOW: [&str; 8] = [
+    "what do you think",
+    "do you want to know",
+    "is it possible",
+    "what is the",
+    "name",
+    "number",
+    // "What did you do to your grandmother?", "... to make the bottle of wine?": written, and once let through.
+    "do to your",
+    "do to make",
+];
 
 /// Why a text is not said.
 #[derive(
@@ -182,7 +221,7 @@ pub enum Wish {
 
 /// The grammar of what it may write, in GBNF. Without `may_move_on` it has to ask.
 pub fn grammar(may_move_on: bool) -> String {
-    let starts: Vec<String> = STARTS.iter().map(|start| format!("\"{start}\"")).collect();
+    let starts: Vec<String> = OPENINGS.iter().map(|start| format!("\"{start}\"")).collect();
     let next = if may_move_on { format!(" | \"{NEXT}\"") } else { String::new() };
     format!(
         "root ::= \"{ASK} \" start rest \"?\"{next}\nstart ::= {}\nrest ::= \" \" [a-z] [a-zA-Z0-9 ,'-]+\n",

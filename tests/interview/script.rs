@@ -72,7 +72,8 @@ async fn hold(script: &Script, seed: u64, gap_ms: u64, word_ms: u64) {
             // Nothing is left to say: they wait for what comes.
             None => {
                 assert_eq!(iv.section(), Section::Questions, "seed {seed}: the script ran out {now} ms in");
-                now += iv.nudge_after_ms().unwrap_or(u64::MAX).min(iv.time_up_ms().unwrap().saturating_sub(now));
+                now +=
+                    iv.nudge_after_ms().unwrap_or(u64::MAX).min(iv.time_up_ms().unwrap().saturating_sub(now));
             }
         }
     }
@@ -89,8 +90,11 @@ async fn hold(script: &Script, seed: u64, gap_ms: u64, word_ms: u64) {
 #[test]
 fn a_candidate_says_what_has_to_do_with_the_question_and_asks_when_invited() {
     let say = |text: &str| Step::Say { text: text.into() };
-    let lines =
-        [say("I planned the shift by hand."), say("How many nurses are there?"), say("The wound was red and warm.")];
+    let lines = [
+        say("I planned the shift by hand."),
+        say("How many nurses are there?"),
+        say("The wound was red and warm."),
+    ];
     let left: Vec<&Step> = lines.iter().collect();
     assert_eq!(fitting(&left, "technical", "How do you judge a red wound?"), Some(2));
     assert_eq!(fitting(&left, "technical", "What is a contract?"), Some(0), "the next one");

@@ -168,7 +168,8 @@ async fn the_model_chooses_the_next_question_and_its_words_and_has_read_all_of_i
     seat.committed(epoch, 10_100);
     let few = wording.messages[1].content.split_once(" B: ").unwrap().1;
     let second = few.split_once(" C: ").unwrap().0;
-    let lower: String = second.chars().take(1).flat_map(char::to_lowercase).chain(second.chars().skip(1)).collect();
+    let lower: String =
+        second.chars().take(1).flat_map(char::to_lowercase).chain(second.chars().skip(1)).collect();
     let own = format!("To begin, {lower}");
     assert_eq!(seat.worded(epoch, Some(&format!("B: {own}"))), own);
     let (question, why, how, text) = decided(&room);

@@ -110,7 +110,8 @@ fn model(rng: &mut StdRng, answer: &str) -> Option<String> {
 fn chooser(rng: &mut StdRng, among: &[Record]) -> Option<String> {
     let at = rng.random_range(0..among.len());
     let (letter, question) = (['A', 'B', 'C'][at], &among[at].question);
-    let lower: String = question.chars().take(1).flat_map(char::to_lowercase).chain(question.chars().skip(1)).collect();
+    let lower: String =
+        question.chars().take(1).flat_map(char::to_lowercase).chain(question.chars().skip(1)).collect();
     Some(match rng.random_range(0..8) {
         0 => return None,
         1 => "D: What would the candidate do?".into(),
@@ -273,7 +274,9 @@ fn check_always(held: &Held) {
             let record = BANK.get(id).unwrap();
             match wording {
                 // In words of its own, which ask the same.
-                Wording::Model => assert!(overlap(text, &record.question) > 0.6, "{text}: {}", record.question),
+                Wording::Model => {
+                    assert!(overlap(text, &record.question) > 0.6, "{text}: {}", record.question)
+                }
                 _ => assert!(text.ends_with(&record.question), "{text}"),
             }
             assert!(!text.contains("You should have") && !text.contains("favourite song"), "{text}");
