@@ -67,7 +67,9 @@ pub fn fitting(left: &[&Step], section: &str, asked: &str) -> Option<usize> {
         if matches!(section, "greeting" | "questions") { 0.0 } else { overlap(&text(step), asked) }
     };
     let mut best: Option<(usize, f32)> = None;
-    let may = left.iter().enumerate().filter(|(_, step)| own(step) == (section == "questions"));
+    // Who has asked all they wanted to is asked something again, if there is time.
+    let asks = section == "questions" && left.iter().any(|step| own(step));
+    let may = left.iter().enumerate().filter(|(_, step)| own(step) == asks);
     for (at, step) in may {
         let fits = fit(step);
         if best.is_none_or(|(_, most)| fits > most) {

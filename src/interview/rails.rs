@@ -161,6 +161,29 @@ const HOLLOW: [&str; 8] = [
     "do to make",
 ];
 
+/// Somebody's own people. Candidates speak of them, and an interviewer does not ask: "What did your grandmother do to
+/// improve her health?" is about a family and an illness, and both models wrote something like it.
+const KIN: [&str; 18] = [
+    "mother",
+    "father",
+    "grandmother",
+    "grandfather",
+    "grandparents",
+    "wife",
+    "husband",
+    "son",
+    "daughter",
+    "sister",
+    "brother",
+    "aunt",
+    "uncle",
+    "cousin",
+    "girlfriend",
+    "boyfriend",
+    "family",
+    "relatives",
+];
+
 /// Why a text is not said.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
@@ -256,7 +279,7 @@ pub fn check(text: &str, against: &Against<'_>) -> Result<(), Rejection> {
     if !WORDS.contains(&words.len()) || is_stuck(&words) {
         return Err(Rejection::Length);
     }
-    if protected(text).is_some() {
+    if protected(text).is_some() || words.iter().any(|word| KIN.contains(&word.trim_end_matches("'s"))) {
         return Err(Rejection::Protected);
     }
     if OUT_OF_ROLE.iter().any(has) {
@@ -387,6 +410,7 @@ mod tests {
             ("ASK: How can I help you with the queue?", OutOfRole),
             ("ASK: Did your wife notice the customers of the queue?", Protected),
             ("ASK: How old are you and your customers?", Protected),
+            ("ASK: What did your grandmother do to the queue?", Protected),
             ("ASK: What is your favourite holiday destination in Europe?", Invented),
             ("ASK: What did you change afterwards, and who noticed first?", Twofold),
             ("ASK: Who noticed the cause first?", NotTheirs),

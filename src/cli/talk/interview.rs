@@ -93,14 +93,23 @@ async fn answers<L: Future<Output = Result<Value, ClientError>>>(
 ) -> anyhow::Result<()> {
     let mut left: Vec<&Step> =
         script.steps.iter().filter(|step| matches!(step, Step::Play { .. } | Step::Say { .. })).collect();
-    let mut heard = 0;
+    let (mut heard, mut silent) = (0, false);
     loop {
-        heard = call.hear_out(heard).await?;
+        heard = match call.hear_out(heard).await {
+            // They have said all they had to, and the interviewer waits for more.
+            Err(ClientError::Late { .. }) if silent => break,
+            heard => heard?,
+        };
         let interview = standing().await?;
         let progress = &interview["progress"];
         let section = progress["section"].as_str().unwrap_or_default();
         let asked = progress["question"].as_str().unwrap_or_default();
-        let Some(at) = fitting(&left, section, asked) else { break };
+        if section == "close" {
+            break;
+        }
+        let fits = fitting(&left, section, asked);
+        silent = fits.is_none();
+        let Some(at) = fits else { continue };
         call.step(&Step::Pause { ms: THINKS_MS, ms_max: None }).await?;
         call.step(left.remove(at)).await?;
         call.answered();
