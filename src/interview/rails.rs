@@ -163,7 +163,7 @@ const HOLLOW: [&str; 8] = [
 
 /// Somebody's own people. Candidates speak of them, and an interviewer does not ask: "What did your grandmother do to
 /// improve her health?" is about a family and an illness, and both models wrote something like it.
-const KIN: [&str; 18] = [
+const KIN: [&str; 15] = [
     "mother",
     "father",
     "grandmother",
@@ -173,15 +173,12 @@ const KIN: [&str; 18] = [
     "husband",
     "son",
     "daughter",
-    "sister",
     "brother",
     "aunt",
     "uncle",
     "cousin",
     "girlfriend",
     "boyfriend",
-    "family",
-    "relatives",
 ];
 
 /// Why a text is not said.
