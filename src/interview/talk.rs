@@ -350,17 +350,7 @@ const NOTHING: [&str; 14] = [
 ];
 
 /// "No" that is no answer, wherever it is said: a bare one may be.
-const NO_MORE: [&str; 9] = [
-    "no thank you",
-    "no thanks",
-    "nothing more",
-    "nothing else",
-    "that was all",
-    "that's all",
-    "that is all",
-    "that's everything",
-    "no that was all",
-];
+const NO_MORE: [&str; 4] = ["no thank you", "no thanks", "that was all", "that's all"];
 
 /// Words of a question of their own in the midst of the interview: longer ones are answers with a question in them.
 const ASKS_MAX: usize = 24;
@@ -432,7 +422,6 @@ pub fn is_yes(said: &str) -> bool {
     ];
     let words = tokens(said);
     let text = format!(" {} ", words.join(" "));
-    // Who begins with it and goes on in thanks means no more.
     let most = if YES.iter().any(|yes| text.starts_with(&format!(" {yes} "))) { 12 } else { 8 };
     words.len() <= most && YES.iter().any(|yes| text.contains(&format!(" {yes} ")))
 }
@@ -469,7 +458,6 @@ mod tests {
             ("I'd like to know more about the shifts.", true, Talk::Answer),
             // In the midst of an interview, where "Good to know." was said to it once.
             ("No, thank you. That was all I wanted to know.", false, Talk::Nothing),
-            ("That's all.", false, Talk::Nothing),
             ("No.", false, Talk::Answer),
             ("I'd like to stop here, sorry.", false, Talk::Stop),
             ("You're a stupid bot.", false, Talk::Abuse),
