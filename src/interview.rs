@@ -293,10 +293,6 @@ impl Interview {
                 self.topics.push(record.subcategory.clone());
             }
             self.texts.push(question.text.clone());
-            if let Some(record) = question.record.as_ref().filter(|record| record.question != question.text) {
-                // Neither is asked again.
-                self.texts.push(record.question.clone());
-            }
             self.table = Some(Table {
                 record: question.record.clone(),
                 first: question.text.clone(),

@@ -14,8 +14,9 @@ use crate::knowledge::bank::screen::{protected, unspeakable};
 use super::rails::{ADVICE, OUT_OF_ROLE, Rejection, asks_twice, is_stuck};
 use super::words::{content, same, tokens};
 
-/// Tokens it may write: the letter and the longest question that passes.
-pub const TOKENS_MAX: u32 = 56;
+/// Tokens it may write: the letter and the longest of the bank's questions. A small model that rambles is so stopped
+/// before it is late.
+pub const TOKENS_MAX: u32 = 44;
 
 /// Characters of the answer the model reads: what is said in two minutes. It reads the end of a longer one.
 const ANSWER_CHARS: usize = 2_000;
@@ -43,6 +44,9 @@ const NUMBERS: [&str; 22] = [
     "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "fifteen",
     "twenty", "thirty", "forty", "fifty", "sixty", "ninety", "hundred", "thousand", "million", "half",
 ];
+
+/// What is asked for: a wording has the bank's.
+const ASKING: [&str; 9] = ["when", "who", "how", "what", "which", "why", "where", "whom", "whose"];
 
 /// Who speaks of themselves.
 const OURS: [&str; 8] = ["i", "i'm", "i've", "my", "me", "we", "our", "us"];
@@ -179,6 +183,11 @@ fn asks_the_same(text: &str, record: &Record, answer: &str) -> Result<(), Reject
         of(words, &TURNS).len() + words.iter().filter(|word| word.ends_with("n't")).count()
     };
     if of(&words, &NUMBERS) != of(&banks, &NUMBERS) || figures(&words) != figures(&banks) {
+        return Err(Rejection::Strays);
+    }
+    // Who asks when does not ask whether.
+    let asked = of(&words, &ASKING);
+    if of(&banks, &ASKING).iter().any(|word| !asked.contains(word)) {
         return Err(Rejection::Strays);
     }
     let to_them = |words: &[String]| words.iter().any(|word| word.starts_with("you"));

@@ -1,14 +1,17 @@
 //! What a session's questions to its seat change, and what they do not.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_trait::async_trait;
 use viva::interview::director::{Room, Seat};
 use viva::interview::event::{Act, Event, Wording, transcript};
 use viva::interview::find::{Finder, Plain};
+use viva::interview::next::Query;
 use viva::interview::plan::{Conduct, Plan, Section, Wanted};
 use viva::interview::rails::Rejection;
 use viva::interview::{Interview, replay};
-use viva::knowledge::bank::Bank;
+use viva::knowledge::bank::{Bank, Record};
 use viva_actors::director::{Cue, Director, Saying};
 use viva_actors::types::Epoch;
 
@@ -17,10 +20,14 @@ const LONG: &str = "I worked on a surgical ward for six years, and the hardest p
                     after three months nobody waited longer than ten minutes for anything at all.";
 
 fn room() -> (Arc<Room>, Arc<Seat>) {
+    room_with(Arc::new(Plain::own()))
+}
+
+fn room_with(finder: Arc<dyn Finder>) -> (Arc<Room>, Arc<Seat>) {
     let wanted = Wanted { role: Some("nurse".into()), minutes: Some(15), ..Wanted::default() };
     let mut plan = Plan::new("friendly", &Conduct::default(), wanted).unwrap();
     plan.conduct.fields = vec!["nursing".into()];
-    let room = Room::new(Interview::new(plan, 1), Arc::new(Plain::own()), 1);
+    let room = Room::new(Interview::new(plan, 1), finder, 1);
     let seat = room.sit().unwrap();
     (room, seat)
 }
@@ -118,6 +125,7 @@ async fn a_question_of_which_too_little_was_heard_is_asked_again() {
     seat.ended(epoch, &two.join(" "), false, 11_000);
     let question = room.look(|i| i.question().unwrap().to_owned());
     assert!(seat.wake().silent_ms.is_some_and(|ms| ms < 1_000), "and soon");
+    assert!(!seat.wake().hang_up, "nobody hangs up before the close");
     let again = turn(&seat, 3, Some("Sorry, I wanted to say that I am a little nervous."), 15_000).await;
     assert!(again.ends_with(&question), "{again}");
     let bank = Bank::general().unwrap();
@@ -135,6 +143,34 @@ async fn what_a_model_reads_while_they_speak_begins_what_it_reads_in_the_end() {
     assert_eq!(early[..early.len() - 1], wording.messages[..early.len() - 1]);
     assert!(wording.messages.last().unwrap().content.starts_with(&early.last().unwrap().content));
     assert!(wording.sampling.grammar.is_some() && wording.within.as_millis() <= 1_600);
+}
+
+/// Finds the same as the bank, and counts how often it was asked.
+struct Counting(Plain, AtomicUsize);
+
+#[async_trait]
+impl Finder for Counting {
+    async fn find(&self, query: &Query) -> Vec<Record> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.find(query).await
+    }
+
+    async fn fields(&self, role: &str) -> Vec<String> {
+        self.0.fields(role).await
+    }
+}
+
+#[tokio::test]
+async fn those_the_model_has_read_are_those_it_chooses_from() {
+    let finder = Arc::new(Counting(Plain::own(), AtomicUsize::default()));
+    let (room, seat) = room_with(Arc::clone(&finder) as Arc<dyn Finder>);
+    turn(&seat, 1, None, 1_000).await;
+    seat.ahead("");
+    tokio::task::yield_now().await;
+    let before = finder.1.load(Ordering::Relaxed);
+    turn(&seat, 2, Some("Yes, I am ready."), 10_000).await;
+    assert_eq!(finder.1.load(Ordering::Relaxed), before, "nothing else was looked for");
+    assert!(room.look(|i| i.question().is_some_and(|question| question.len() > 20)));
 }
 
 /// The last decision, with what the model wrote and why.
