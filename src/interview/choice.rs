@@ -127,7 +127,8 @@ pub fn read(raw: &str, few: &[&Record], answer: &str, before: &[String]) -> Resu
 pub fn check(text: &str, record: &Record, answer: &str, before: &[String]) -> Result<(), Rejection> {
     let bank = record.question.as_str();
     let (words, banks) = (tokens(text), tokens(bank));
-    if !text.ends_with('?') && !(text.ends_with('.') && bank.ends_with('.')) {
+    let as_the_bank_does = text.ends_with('.') && bank.ends_with('.');
+    if !(text.ends_with('?') || as_the_bank_does) {
         return Err(Rejection::NoQuestion);
     }
     if !WORDS.contains(&words.len()) || words.len() > banks.len() + LONGER || is_stuck(&words) {
