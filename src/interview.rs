@@ -2,7 +2,8 @@
 //!
 //! * [`plan`]: what it is to be, part by part; [`phrases`]: the interviewer's own lines.
 //! * [`talk`]: what a candidate's words are besides an answer; [`follow_up`]: what becomes of an answer;
-//!   [`next`]: which question comes then; [`rails`]: what a language model may word.
+//!   [`next`]: which questions may come then; [`choice`]: the language model's choice among them; [`rails`]: what it
+//!   may word.
 //! * [`decide`]: all of it together, as functions of a state that nothing else changes; [`event`]: its log.
 //! * [`director`], [`find`], [`book`]: the parts with hands. A session asks the first what to say, the second looks
 //!   questions up, the third keeps the interviews that were asked for.
@@ -13,6 +14,7 @@
 //! found, what the model wrote and the clock, all of which stand in the log: [`replay`] decides again and compares.
 
 pub mod book;
+pub mod choice;
 pub mod decide;
 mod desk;
 pub mod director;

@@ -6,6 +6,8 @@
 mod api;
 #[path = "interview/recorded.rs"]
 mod recorded;
+#[path = "interview/script.rs"]
+mod script;
 #[path = "interview/seats.rs"]
 mod seats;
 #[path = "interview/simulated.rs"]

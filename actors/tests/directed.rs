@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use room::{Caller, LIMIT, Room, audible};
 use serde_json::{Value, json};
+use viva_actors::conversation::{Item, Place};
 use viva_actors::director::{Cue, Director, Found, Manner, Saying, Wake, Wording};
 use viva_actors::event::{Outcome, SessionEvent, replay};
 use viva_actors::ports::{SessionMsg, SessionSpec};
@@ -200,6 +201,46 @@ async fn a_line_that_stalls_is_not_silent_and_a_hang_up_is_one() {
     caller.send(false, 1_500).await;
     assert!(caller.closed().await, "it ends without a word");
     assert_eq!(script.told(), []);
+}
+
+/// Waits without sending a sound.
+async fn mute(caller: &mut Caller, until: impl Fn(&Caller) -> bool) {
+    for _ in 0..LIMIT.as_millis() / 20 {
+        caller.note();
+        if until(caller) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("never; saw {:#?}", caller.seen);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_writes_is_answered_and_spoken_to_when_they_write_no_more() {
+    let room = Room::open("").await;
+    let script = Script::new([say("And then?"), say("Take your time.")]);
+    let mut caller = call(&room, &script).await;
+    let (reply, placed) = ractor::concurrency::oneshot();
+    let item = Item {
+        id: "written".into(),
+        role: Role::User,
+        text: "I closed the ledger.".into(),
+        spoken: false,
+        complete: true,
+    };
+    caller.ports.control.cast(SessionMsg::AddItem(item, Place::Last, reply.into())).unwrap();
+    assert!(placed.await.unwrap().is_ok());
+    caller.ports.control.cast(SessionMsg::Respond(Box::default())).unwrap();
+    let ended =
+        |n| move |caller: &Caller| caller.count(|e| matches!(e, SessionEvent::ReplyEnded { .. })) == n;
+    mute(&mut caller, ended(1)).await;
+    // Their media clock has not moved, and will not.
+    *script.wake.lock().unwrap() = Wake { silent_ms: Some(200), ..Wake::default() };
+    caller.ports.control.cast(SessionMsg::ClearAudio).unwrap();
+    mute(&mut caller, ended(2)).await;
+    let told = script.told();
+    let asked: Vec<&Told> = told.iter().filter(|t| matches!(t, Told::Asked(_))).collect();
+    assert_eq!(asked, [&Told::Asked(Some("I closed the ledger.".into())), &Told::Asked(None)], "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

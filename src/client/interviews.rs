@@ -5,6 +5,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::error::{ClientError, Result};
+use super::script::Step;
+use crate::interview::talk::{Talk, classify};
+use crate::interview::words::overlap;
 
 /// How long the server may take: it looks up the role's fields before it answers.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -46,6 +49,34 @@ pub async fn invite(server: &str, key: Option<&str>, wanted: Value) -> Result<In
 /// As [`invite`].
 pub async fn look(server: &str, key: Option<&str>, id: &str) -> Result<Value> {
     ask(address(server, &format!("/interview/voice/sessions/{id}")), key, None).await
+}
+
+/// Which line of a candidate's comes next: none after the close. Lines that ask something, or say that there is
+/// nothing to ask, wait until they are invited; of the others the one that has most to do with what was asked, and of
+/// those that have nothing to do with it the next one. A recording is nothing but the next one.
+pub fn fitting(left: &[&Step], section: &str, asked: &str) -> Option<usize> {
+    if section == "close" {
+        return None;
+    }
+    let text = |step: &Step| match step {
+        Step::Say { text } => text.clone(),
+        _ => String::new(),
+    };
+    let own = |step: &Step| matches!(classify(&text(step), true), Talk::Asks | Talk::Nothing);
+    let fit = |step: &Step| {
+        if matches!(section, "greeting" | "questions") { 0.0 } else { overlap(&text(step), asked) }
+    };
+    let mut best: Option<(usize, f32)> = None;
+    // Who has asked all they wanted to is asked something again, if there is time.
+    let asks = section == "questions" && left.iter().any(|step| own(step));
+    let may = left.iter().enumerate().filter(|(_, step)| own(step) == asks);
+    for (at, step) in may {
+        let fits = fit(step);
+        if best.is_none_or(|(_, most)| fits > most) {
+            best = Some((at, fits));
+        }
+    }
+    best.map(|(at, _)| at)
 }
 
 async fn ask(url: String, key: Option<&str>, body: Option<Value>) -> Result<Value> {

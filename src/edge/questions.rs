@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use viva_models::EngineError;
 
-use crate::interview::next::{self, Context, choose};
+use crate::interview::next::{self, Context};
 use crate::interview::plan::{Plan, Section, Wanted};
 use crate::knowledge::Knowledge;
 use crate::knowledge::bank::{Category, Level, Record};
@@ -311,7 +311,15 @@ pub(super) async fn next_question(State(app): State<Arc<App>>, request: Request)
         said: &asked.said,
     });
     let found = finder.find(&query).await;
-    let question = choose(&found, asked.category, ability, &asked.asked, &[], &[]).cloned();
+    let table = next::Table {
+        category: asked.category,
+        ability,
+        plan: &plan,
+        asked: &asked.asked,
+        texts: &[],
+        had: &[],
+    };
+    let question = next::shortlist(&found, &table).first().map(|record| (*record).clone());
     let candidates = found.into_iter().map(|record| record.id).collect();
     axum::Json(NextQuestion { question, candidates }).into_response()
 }

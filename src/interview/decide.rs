@@ -4,13 +4,15 @@ use viva_models::Message;
 
 use crate::knowledge::bank::{Category, Record};
 
-use super::Interview;
+use super::choice::{self, Chosen};
 use super::desk::Desk;
 use super::event::{Act, Wording};
-use super::next::{Context, Query, query};
+use super::follow_up;
+use super::next::{self, Context, Query, query};
 use super::plan::{CLOSE_MS, Section};
-use super::rails::{Against, Rejection, Wish, accept};
+use super::rails::{self, Against, Rejection, Wish, accept};
 use super::talk::{Talk, classify};
+use super::{Interview, Table};
 
 /// Milliseconds a question takes with its answer before anybody knows how long this candidate talks.
 const ROUND_MS: u64 = 60_000;
@@ -23,6 +25,13 @@ const ROUND_SHARE: f32 = 0.6;
 
 /// Milliseconds the candidate's questions need at least.
 const QUESTIONS_MS: u64 = 25_000;
+
+/// Share of a usual round that a follow-up takes: its question and its answer are the shorter ones.
+const FOLLOW_UP_SHARE: f32 = 0.7;
+
+/// Milliseconds before an answer's limit that count as having reached it: the limit is the turn's, and a turn has a
+/// little silence in it.
+const RAMBLED_MS: u64 = 1_500;
 
 /// When whoever sends no sound is greeted all the same: they type, or their microphone needs so long.
 const GREET_WITHIN_MS: u64 = 4_000;
@@ -75,7 +84,7 @@ pub enum Choice {
     Model(Box<Modelled>),
 }
 
-/// A choice of the language model's.
+/// A choice of the language model's: whether and what to ask about an answer, or which question comes next.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Modelled {
     /// What it reads.
@@ -88,6 +97,18 @@ pub struct Modelled {
     pub fallback: Move,
     /// What is said when it has no question; none where it must have one.
     pub next: Option<Move>,
+    /// The questions it chooses from; none where it asks about the answer.
+    pub among: Vec<Record>,
+}
+
+impl Modelled {
+    /// What it may write, in GBNF, and how many tokens of it.
+    pub fn form(&self) -> (String, u32) {
+        if self.among.is_empty() {
+            return (rails::grammar(self.next.is_some()), rails::TOKENS_MAX);
+        }
+        (choice::grammar(&self.among.iter().collect::<Vec<_>>()), choice::TOKENS_MAX)
+    }
 }
 
 /// What was decided about some words, or about silence.
@@ -139,6 +160,7 @@ impl Interview {
             Choice::Fixed(chosen) => {
                 return Settled { chosen: (**chosen).clone(), raw: None, wording: chosen.wording };
             }
+            Choice::Model(modelled) if !modelled.among.is_empty() => return self.settle_next(modelled, raw),
             Choice::Model(modelled) => modelled,
         };
         let papers = self.table.as_ref().and_then(|table| table.record.as_ref());
@@ -166,6 +188,31 @@ impl Interview {
         Settled { chosen, raw: raw.map(str::to_owned), wording }
     }
 
+    /// What the language model's choice among questions makes of a decision.
+    fn settle_next(&self, modelled: &Modelled, raw: Option<&str>) -> Settled {
+        let few: Vec<&Record> = modelled.among.iter().collect();
+        let read = raw.ok_or(Rejection::Missing);
+        let read = read.and_then(|raw| choice::read(raw, &few, &modelled.answer, &self.texts));
+        let raw = raw.map(str::to_owned);
+        let Chosen { at, wording } = match read {
+            Ok(chosen) => chosen,
+            Err(why) => {
+                let (chosen, wording) = refused(modelled, why);
+                return Settled { chosen, raw, wording };
+            }
+        };
+        let record = &modelled.among[at];
+        let (text, wording) = match wording {
+            Ok(text) if text == record.question => (text, Wording::Bank),
+            Ok(text) => (text, Wording::Model),
+            Err(why) => (record.question.clone(), Wording::Fallback(why)),
+        };
+        let why = format!("{}; the model chose the {} of {}", modelled.fallback.why, nth(at), few.len());
+        let question = Some(Question { record: Some(record.clone()), text: text.clone() });
+        let chosen = Move { why, text, question, wording, ..modelled.fallback.clone() };
+        Settled { chosen, raw, wording }
+    }
+
     /// The questions to look for before [`Self::decide`], should one be asked now.
     pub fn wanted(&self, words: &str, now_ms: u64) -> Option<Query> {
         let section = self.section_for_next(now_ms).0;
@@ -184,6 +231,78 @@ impl Interview {
             asked: &self.asked,
             said: &said,
         }))
+    }
+
+    /// Whether the next question comes whatever the answer is that is awaited.
+    pub(super) fn moves_on(&self, now_ms: u64) -> bool {
+        let waits = !self.greeted || self.closed || self.unheard.is_some();
+        match (&self.table, self.section) {
+            (_, Section::Questions | Section::Close) => false,
+            _ if waits => false,
+            (Some(table), _) if table.record.is_some() => {
+                let given = self.given(table, ("", ""), 0, now_ms);
+                follow_up::moves_on(&given)
+            }
+            _ => true,
+        }
+    }
+
+    /// What is known of an answer of which so much was spoken.
+    pub(super) fn given<'a>(
+        &self,
+        table: &Table,
+        (answer, last): (&'a str, &'a str),
+        spoke_ms: u64,
+        now_ms: u64,
+    ) -> follow_up::Given<'a> {
+        follow_up::Given {
+            answer,
+            last,
+            follow_ups: table.follow_ups,
+            encouraged: table.encouraged,
+            rambled: spoke_ms + RAMBLED_MS >= self.answer_max_ms && spoke_ms > 0,
+            left_ms: self.ends_ms.saturating_sub(now_ms),
+            needs_ms: (self.round_ms() as f32 * FOLLOW_UP_SHARE) as u64,
+            spare_ms: self.spare_ms(now_ms),
+            minutes: self.plan.conduct.minutes,
+            short_is_fine: table.follow_ups > 0 || follow_up::short_is_fine(&table.last),
+        }
+    }
+
+    /// Milliseconds that are left when every part to come has what it needs at the least.
+    fn spare_ms(&self, now_ms: u64) -> u64 {
+        self.plan.total_ms().saturating_sub(now_ms).saturating_sub(self.plan.kept_ms(self.section))
+    }
+
+    /// The questions one of which is asked next, best first.
+    pub(super) fn shortlist<'a>(&self, found: &'a [Record], section: Section) -> Vec<&'a Record> {
+        let category = section.category().unwrap_or_else(|| self.spare_category());
+        let table = next::Table {
+            category,
+            ability: self.ability,
+            plan: &self.plan,
+            asked: &self.asked,
+            texts: &self.texts,
+            had: &self.topics,
+        };
+        next::shortlist(found, &table)
+    }
+
+    /// What the language model reads while these words are spoken, where these questions were found for what comes
+    /// next: what it will read in the end, as far as that is known.
+    pub fn ahead(&self, words: &str, found: &[Record], now_ms: u64) -> Vec<Message> {
+        if self.moves_on(now_ms) {
+            let few = self.shortlist(found, self.section_for_next(now_ms).0);
+            if few.len() > 1 {
+                return self.choice(&few, words);
+            }
+        }
+        self.messages(words)
+    }
+
+    /// What the language model reads to choose the next question.
+    pub(super) fn choice(&self, few: &[&Record], words: &str) -> Vec<Message> {
+        choice::messages(&self.plan.conduct.role, few, &self.answer_with(words))
     }
 
     /// Whether the candidate was invited to ask, and nothing else lies on the table.
@@ -284,6 +403,10 @@ impl Interview {
     pub fn answer_max_ms(&self) -> u64 {
         self.answer_max_ms
     }
+}
+
+fn nth(at: usize) -> &'static str {
+    ["first", "second", "third"].get(at).copied().unwrap_or("last")
 }
 
 fn refused(modelled: &Modelled, why: Rejection) -> (Move, Wording) {

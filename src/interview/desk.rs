@@ -4,8 +4,7 @@ use crate::knowledge::bank::Record;
 
 use super::decide::{Choice, Heard, Modelled, Move, Question};
 use super::event::{Act, Wording};
-use super::follow_up::{FollowUp, Given, ability_after, follow_up, moved, probe, short_is_fine};
-use super::next::choose;
+use super::follow_up::{FollowUp, ability_after, follow_up, moved, probe};
 use super::phrases as p;
 use super::plan::{CLOSE_MS, Section};
 use super::talk::{Talk, is_yes};
@@ -16,13 +15,6 @@ const SPARE_MS: u64 = 24_000;
 
 /// Insults after which the interview ends.
 const INSULTS_MAX: u8 = 3;
-
-/// Share of a usual round that a follow-up takes: its question and its answer are the shorter ones.
-const FOLLOW_UP_SHARE: f32 = 0.7;
-
-/// Milliseconds before an answer's limit that count as having reached it: the limit is the turn's, and a turn has a
-/// little silence in it.
-const RAMBLED_MS: u64 = 1_500;
 
 /// What is looked at while a reply is decided.
 pub(super) struct Desk<'a> {
@@ -148,7 +140,7 @@ impl Desk<'_> {
         match iv.section {
             Section::Greeting => {
                 let lead = if is_yes(&heard.words) { self.pick(&p::BEGIN) } else { self.acknowledge() };
-                self.fixed(lead, self.next("the candidate is ready"))
+                self.ask(lead, self.next("the candidate is ready"), heard)
             }
             Section::Questions => self.to_a_question_of_theirs(heard),
             _ => self.to_answer(heard),
@@ -181,6 +173,9 @@ impl Desk<'_> {
                 next.ability = moved(self.iv.ability, -0.8);
                 fixed(&p::NOT_KNOWN, next)
             }
+            Talk::Nothing if self.iv.section.category().is_some() => {
+                fixed(&p::NOTHING_MORE, self.next("they have nothing to say to it"))
+            }
             Talk::Asks if self.iv.section != Section::Questions => {
                 fixed(&p::LATER, self.again(Act::Later, "their questions have their time at the end"))
             }
@@ -212,6 +207,7 @@ impl Desk<'_> {
             act: Act::Rephrase,
             fallback: Move { wording: Wording::Bank, ..fallback },
             next: None,
+            among: Vec::new(),
         };
         (lead.to_owned(), Choice::Model(Box::new(modelled)))
     }
@@ -251,17 +247,7 @@ impl Desk<'_> {
             return self.fixed(self.acknowledge(), self.next("nothing lay on the table"));
         };
         let answer = iv.answer_with(&heard.words);
-        let rambled = heard.spoke_ms + RAMBLED_MS >= iv.answer_max_ms && heard.spoke_ms > 0;
-        let given = Given {
-            answer: &answer,
-            follow_ups: table.follow_ups,
-            encouraged: table.encouraged,
-            rambled,
-            left_ms: iv.ends_ms.saturating_sub(self.now_ms),
-            needs_ms: (iv.round_ms() as f32 * FOLLOW_UP_SHARE) as u64,
-            minutes: iv.plan.conduct.minutes,
-            short_is_fine: table.follow_ups > 0 || short_is_fine(&table.last),
-        };
+        let given = iv.given(table, (&answer, &heard.words), heard.spoke_ms, self.now_ms);
         let decided = match follow_up(&given) {
             // Nothing of the bank to fall back on.
             FollowUp::Model | FollowUp::Probe if table.record.is_none() => {
@@ -275,8 +261,8 @@ impl Desk<'_> {
                 self.fixed(self.pick(&p::MORE), self.step(Act::Encourage, "the answer is very short", ""))
             }
             FollowUp::MoveOn(why) => {
-                let lead = if rambled { self.pick(&p::ENOUGH) } else { self.acknowledge() };
-                self.fixed(lead, Move { ability, ..self.next(why) })
+                let lead = if given.rambled { self.pick(&p::ENOUGH) } else { self.acknowledge() };
+                self.ask(lead, Move { ability, ..self.next(why) }, heard)
             }
             FollowUp::Model | FollowUp::Probe => {
                 let next = Move { ability, ..self.next("the model found nothing to ask") };
@@ -296,10 +282,34 @@ impl Desk<'_> {
                     act: Act::Probe,
                     fallback,
                     next: (decided == FollowUp::Model).then_some(next),
+                    among: Vec::new(),
                 };
                 (lead.to_owned(), Choice::Model(Box::new(modelled)))
             }
         }
+    }
+
+    /// The next question after these words: the model's choice, where what it has to read for that was read while they
+    /// were spoken.
+    fn ask(&self, lead: &str, next: Move, heard: &Heard) -> (String, Choice) {
+        let iv = self.iv;
+        let (section, began) = iv.section_for_next(self.now_ms);
+        let few = iv.shortlist(self.found, section);
+        if few.len() < 2 || !iv.moves_on(self.now_ms) || next.act != Act::Ask {
+            return self.fixed(lead, next);
+        }
+        let question = next.question.as_ref().map_or_else(String::new, |question| question.text.clone());
+        // What leads to the question is true of each of them: it is said while the model writes.
+        let lead = join(lead, if began.is_some() { by_turn(p::bridge(section), iv.seed) } else { "" });
+        let modelled = Modelled {
+            messages: iv.choice(&few, &heard.words),
+            answer: iv.answer_with(&heard.words),
+            act: Act::Ask,
+            fallback: Move { text: question, ..next },
+            next: None,
+            among: few.into_iter().cloned().collect(),
+        };
+        (lead, Choice::Model(Box::new(modelled)))
     }
 
     /// The next question: of this part or of the one after it.
@@ -315,8 +325,7 @@ impl Desk<'_> {
             (invite.section, invite.question) = (entered, Some(Question { record: None, text: text.into() }));
             return invite;
         }
-        let category = section.category().unwrap_or_else(|| iv.spare_category());
-        let chosen = choose(self.found, category, iv.ability, &iv.asked, &iv.texts, &iv.topics);
+        let chosen = iv.shortlist(self.found, section).first().copied();
         let stock = || {
             let section = if section == Section::Questions { Section::Behavioral } else { section };
             let fresh = p::stock(section).iter().find(|text| !iv.texts.iter().any(|t| t == *text));

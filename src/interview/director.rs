@@ -20,7 +20,6 @@ use crate::knowledge::bank::Record;
 use super::find::Finder;
 use super::next::Query;
 use super::plan::Section;
-use super::rails::{TOKENS_MAX, grammar};
 use super::words::tokens;
 use super::{Choice, Decision, Interview, Settled};
 
@@ -55,6 +54,13 @@ struct Ahead {
     query: Query,
     words: usize,
     found: Vec<Record>,
+}
+
+impl Ahead {
+    /// Whether they are what is looked for now, but for some words.
+    fn is_for(&self, query: &Query) -> bool {
+        self.query.section == query.section && self.query.filter == query.filter
+    }
 }
 
 struct Inner {
@@ -280,10 +286,11 @@ impl Seat {
         let Some(query) = query else { return Vec::new() };
         {
             let mut inner = self.room.lock();
-            let fits = |ahead: &Ahead| {
-                let same = ahead.query.section == query.section && ahead.query.filter == query.filter;
-                same && (ahead.words + NEW_WORDS * 2) >= tokens(&query.text).len()
-            };
+            let now = inner.clock_ms;
+            // Those the model has read already are worth more than those that are nearer by a sentence.
+            let read = inner.interview.moves_on(now);
+            let words = tokens(&query.text).len();
+            let fits = |ahead: &Ahead| ahead.is_for(&query) && (read || ahead.words + NEW_WORDS * 2 >= words);
             if let Some(ahead) = inner.ahead.as_mut().filter(|ahead| fits(ahead)) {
                 return ahead.found.clone();
             }
@@ -296,10 +303,16 @@ impl Seat {
         let count = tokens(words).len();
         let query = {
             let mut inner = self.room.lock();
-            if inner.looking || count < inner.looked + NEW_WORDS {
+            let now = inner.clock_ms;
+            let due = match (inner.interview.moves_on(now), &inner.ahead) {
+                // Before the first word, and then ever more seldom: with every look the model reads other questions.
+                (true, None) => true,
+                (true, Some(_)) => count >= (inner.looked * 2).max(NEW_WORDS),
+                (false, _) => count >= inner.looked + NEW_WORDS,
+            };
+            if inner.looking || !due {
                 return;
             }
-            let now = inner.clock_ms;
             let Some(query) = inner.interview.wanted(words, now) else { return };
             (inner.looking, inner.looked) = (true, count);
             query
@@ -327,7 +340,7 @@ impl Seat {
                 Saying::Word(Box::new(Wording {
                     lead: decision.lead.clone(),
                     messages: modelled.messages.clone(),
-                    sampling: sampling(modelled.next.is_some(), self.room.seed ^ now),
+                    sampling: sampling(modelled.form(), self.room.seed ^ now),
                     within: Duration::from_millis(left.clamp(*MODEL_MS.start(), *MODEL_MS.end())),
                 }))
             }
@@ -342,16 +355,16 @@ impl Seat {
     }
 }
 
-/// How the model words a follow-up.
-pub fn sampling(may_move_on: bool, seed: u64) -> Sampling {
+/// How the model words what it may write, in this grammar and within so many tokens.
+pub fn sampling((grammar, max_tokens): (String, u32), seed: u64) -> Sampling {
     Sampling {
-        max_tokens: TOKENS_MAX,
+        max_tokens,
         // Cool: the rails refuse what is original.
         temperature: 0.3,
         top_p: 0.9,
         repeat_penalty: 1.1,
         seed: (seed & u64::from(u32::MAX)) as u32,
-        grammar: Some(grammar(may_move_on)),
+        grammar: Some(grammar),
         ..Sampling::default()
     }
 }
@@ -359,7 +372,11 @@ pub fn sampling(may_move_on: bool, seed: u64) -> Sampling {
 impl Director for Seat {
     fn ahead(&self, words: &str) -> Vec<Message> {
         self.look_ahead(words);
-        self.room.lock().interview.messages(words)
+        let inner = self.room.lock();
+        let now = inner.clock_ms;
+        let query = inner.interview.wanted(words, now);
+        let ahead = inner.ahead.as_ref().filter(|ahead| query.is_some_and(|query| ahead.is_for(&query)));
+        inner.interview.ahead(words, ahead.map_or(&[], |ahead| &ahead.found), now)
     }
 
     fn draft(self: Arc<Self>, cue: Cue) -> Found<Saying> {

@@ -42,6 +42,11 @@ static OWN: LazyLock<Words> = LazyLock::new(|| {
     Plain::new(&bank).0
 });
 
+/// The records of Viva's own bank.
+pub(super) fn own_records() -> impl Iterator<Item = &'static Record> {
+    OWN.iter().map(|(record, _)| record)
+}
+
 impl Plain {
     /// Of these records.
     pub fn new(bank: &Bank) -> Self {

@@ -25,11 +25,42 @@ const ANSWER_CHARS: usize = 2_000;
 /// Minutes from which on a question may have two follow-ups.
 const LONG_INTERVIEW: u32 = 12;
 
+/// What people say when something went badly by their own doing or under their eyes. To pass over it is what a
+/// listener does who does not listen: such an answer has one question more than others, and takes time from other parts.
+const GRAVE: [&str; 24] = [
+    "mistake",
+    "mistakes",
+    "error",
+    "wrong",
+    "accident",
+    "injured",
+    "hurt",
+    "harmed",
+    "died",
+    "complaint",
+    "complained",
+    "fired",
+    "my fault",
+    "our fault",
+    "forgot",
+    "damage",
+    "damaged",
+    "happened again",
+    "happen again",
+    "failed",
+    "apologised",
+    "apologized",
+    "dangerous",
+    "lost the",
+];
+
 /// What is known of an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Given<'a> {
     /// All that was said to this question.
     pub answer: &'a str,
+    /// What of it was said last.
+    pub last: &'a str,
     /// Follow-ups it has had.
     pub follow_ups: u8,
     /// It was asked to go on already.
@@ -41,6 +72,8 @@ pub struct Given<'a> {
     /// Milliseconds a follow-up takes with its answer, by how this candidate talks; where the part has less left, it
     /// goes on.
     pub needs_ms: u64,
+    /// Milliseconds that no other part needs.
+    pub spare_ms: u64,
     /// Minutes of the whole interview.
     pub minutes: u32,
     /// Whether a short answer is a good one, as to "how many".
@@ -60,12 +93,26 @@ pub enum FollowUp {
     Probe,
 }
 
+/// Follow-ups a question may have.
+fn most(minutes: u32) -> u8 {
+    if minutes >= LONG_INTERVIEW { 2 } else { 1 }
+}
+
+/// Whether the next question comes whatever the answer is: what is read ahead hangs on it.
+pub fn moves_on(given: &Given<'_>) -> bool {
+    given.left_ms < given.needs_ms || given.follow_ups >= most(given.minutes)
+}
+
 /// What to do with an answer.
 pub fn follow_up(given: &Given<'_>) -> FollowUp {
     let words = tokens(given.answer).len();
-    let most = if given.minutes >= LONG_INTERVIEW { 2 } else { 1 };
+    let most = most(given.minutes);
     if given.rambled {
         return FollowUp::MoveOn("the answer had taken all the time there is for it");
+    }
+    let asked_little = given.follow_ups <= most && given.spare_ms >= given.needs_ms;
+    if asked_little && words >= SUBSTANCE_WORDS && is_grave(given.last) {
+        return FollowUp::Probe;
     }
     if given.left_ms < given.needs_ms {
         return FollowUp::MoveOn("the part has no time for a follow-up");
@@ -81,6 +128,12 @@ pub fn follow_up(given: &Given<'_>) -> FollowUp {
     }
     // The first answer of some substance is always worth a question; after that it is for the model to say.
     if given.follow_ups == 0 && words < FULL_WORDS { FollowUp::Probe } else { FollowUp::Model }
+}
+
+/// Whether something went badly in it.
+fn is_grave(answer: &str) -> bool {
+    let text = format!(" {} ", tokens(answer).join(" "));
+    GRAVE.iter().any(|phrase| text.contains(&format!(" {phrase} ")))
 }
 
 /// How an answer moves what the next question may ask.
@@ -184,11 +237,13 @@ mod tests {
     fn given(answer: &str) -> Given<'_> {
         Given {
             answer,
+            last: answer,
             follow_ups: 0,
             encouraged: false,
             rambled: false,
             left_ms: 120_000,
             needs_ms: 40_000,
+            spare_ms: 120_000,
             minutes: 15,
             short_is_fine: false,
         }
@@ -224,6 +279,25 @@ mod tests {
             ),
         ] {
             assert_eq!(follow_up(&given), wanted, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn what_went_badly_is_never_passed_over() {
+        // Said in the first interview that was held, and answered with a question about something else.
+        let grave = "I gave a patient the tablets of his neighbor. I noticed it five minutes later, told the doctor at \
+                     once, and we watched his blood pressure for the whole night, after that I asked for colored trays, \
+                     and it has not happened again.";
+        let late = Given { left_ms: 5_000, minutes: 6, ..given(grave) };
+        assert_eq!(follow_up(&late), FollowUp::Probe, "other parts give up a little");
+        assert_eq!(follow_up(&Given { follow_ups: 1, ..late }), FollowUp::Probe, "once more than others");
+        for no_more in [
+            Given { follow_ups: 2, ..late },
+            Given { spare_ms: 30_000, ..late },
+            Given { rambled: true, ..late },
+            Given { last: "The trays were my idea, but the pharmacy had to agree to it first.", ..late },
+        ] {
+            assert!(matches!(follow_up(&no_more), FollowUp::MoveOn(_)), "{no_more:?}");
         }
     }
 

@@ -87,6 +87,15 @@ pub const SKIPPED: [&str; 5] = [
     "Certainly, we go on.",
 ];
 
+/// When somebody has nothing (more) to say to a question.
+pub const NOTHING_MORE: [&str; 5] = [
+    "All right, then we go on.",
+    "Fine, then let us continue.",
+    "Then here is the next one.",
+    "As you like, we move on.",
+    "Good, on we go.",
+];
+
 /// When an answer has taken longer than it may.
 pub const ENOUGH: [&str; 5] = [
     "Let me stop you there, thank you.",
@@ -341,6 +350,7 @@ mod tests {
             &TAKE_TIME,
             &NOT_KNOWN,
             &SKIPPED,
+            &NOTHING_MORE,
             &ENOUGH,
             &DIFFERENTLY,
             &MORE,

@@ -199,12 +199,16 @@ impl Plan {
         }
     }
 
+    /// Milliseconds that all parts after this one need at the least.
+    pub fn kept_ms(&self, section: Section) -> u64 {
+        let to_come = self.sections().filter(|s| *s > section && *s != Section::Close).count() as u64;
+        CLOSE_MS + to_come * PART_MIN_MS
+    }
+
     /// Milliseconds an answer that begins now may take in a part that is to end at `ends_ms`: so long that it need
     /// not be stopped where there is time, and so short that every part to come has a little.
     pub fn answer_max_ms(&self, section: Section, ends_ms: u64, now_ms: u64) -> u64 {
-        let to_come = self.sections().filter(|s| *s > section && *s != Section::Close).count() as u64;
-        let kept = CLOSE_MS + to_come * PART_MIN_MS;
-        let spare = self.total_ms().saturating_sub(now_ms).saturating_sub(kept);
+        let spare = self.total_ms().saturating_sub(now_ms).saturating_sub(self.kept_ms(section));
         let wished = (ends_ms.saturating_sub(now_ms) + ANSWER_BEYOND_MS).max(ANSWER_FAIR_MS);
         let least = if section == Section::Questions { ANSWER_MIN_MS / 2 } else { ANSWER_MIN_MS };
         wished.min(spare).max(least)

@@ -54,8 +54,37 @@ const STARTS: [&str; 30] = [
     "And",
 ];
 
+/// With what the model's may begin: ways to ask for what was done, and how it was known. Left to itself the half-billion
+/// model begins every fifth question with "What do you think about" or "What is the".
+const OPENINGS: [&str; 24] = [
+    "What did you",
+    "What was",
+    "What made",
+    "What would you",
+    "What happened",
+    "What changed",
+    "What helped",
+    "What else",
+    "How did you",
+    "How did",
+    "How do you",
+    "How would you",
+    "How long",
+    "How often",
+    "Why did you",
+    "Why did",
+    "Why was",
+    "Who",
+    "When did you",
+    "Where did you",
+    "Which",
+    "Whom did you",
+    "In what way",
+    "Who else",
+];
+
 /// Words by which one gives advice, an opinion or a judgement.
-const ADVICE: [&str; 22] = [
+pub(super) const ADVICE: [&str; 22] = [
     "you should",
     "you could have",
     "you need to",
@@ -81,7 +110,7 @@ const ADVICE: [&str; 22] = [
 ];
 
 /// Words by which one falls out of the role: speaks as a candidate, as a program, or about the papers on the desk.
-const OUT_OF_ROLE: [&str; 33] = [
+pub(super) const OUT_OF_ROLE: [&str; 33] = [
     "as an ai",
     "language model",
     "as an assistant",
@@ -118,9 +147,39 @@ const OUT_OF_ROLE: [&str; 33] = [
 ];
 
 /// Words of questions that ask for nothing an interviewer wants to know, as the half-billion model likes to write them:
-/// opinions of a thing, definitions of what was just named, names and numbers of people and papers.
-const HOLLOW: [&str; 6] =
-    ["what do you think", "do you want to know", "is it possible", "what is the", "name", "number"];
+/// opinions of a thing, definitions of what was just named, names and numbers of people and papers, how a thing was made
+/// that nobody made.
+const HOLLOW: [&str; 8] = [
+    "what do you think",
+    "do you want to know",
+    "is it possible",
+    "what is the",
+    "name",
+    "number",
+    // "What did you do to your grandmother?", "... to make the bottle of wine?": written, and once let through.
+    "do to your",
+    "do to make",
+];
+
+/// Somebody's own people. Candidates speak of them, and an interviewer does not ask: "What did your grandmother do to
+/// improve her health?" is about a family and an illness, and both models wrote something like it.
+const KIN: [&str; 15] = [
+    "mother",
+    "father",
+    "grandmother",
+    "grandfather",
+    "grandparents",
+    "wife",
+    "husband",
+    "son",
+    "daughter",
+    "brother",
+    "aunt",
+    "uncle",
+    "cousin",
+    "girlfriend",
+    "boyfriend",
+];
 
 /// Why a text is not said.
 #[derive(
@@ -152,6 +211,8 @@ pub enum Rejection {
     NotTheirs,
     /// It speaks of what nobody said.
     Invented,
+    /// It asks something else than the question it stands for.
+    Strays,
 }
 
 /// What a text is checked against.
@@ -180,7 +241,7 @@ pub enum Wish {
 
 /// The grammar of what it may write, in GBNF. Without `may_move_on` it has to ask.
 pub fn grammar(may_move_on: bool) -> String {
-    let starts: Vec<String> = STARTS.iter().map(|start| format!("\"{start}\"")).collect();
+    let starts: Vec<String> = OPENINGS.iter().map(|start| format!("\"{start}\"")).collect();
     let next = if may_move_on { format!(" | \"{NEXT}\"") } else { String::new() };
     format!(
         "root ::= \"{ASK} \" start rest \"?\"{next}\nstart ::= {}\nrest ::= \" \" [a-z] [a-zA-Z0-9 ,'-]+\n",
@@ -215,7 +276,7 @@ pub fn check(text: &str, against: &Against<'_>) -> Result<(), Rejection> {
     if !WORDS.contains(&words.len()) || is_stuck(&words) {
         return Err(Rejection::Length);
     }
-    if protected(text).is_some() {
+    if protected(text).is_some() || words.iter().any(|word| KIN.contains(&word.trim_end_matches("'s"))) {
         return Err(Rejection::Protected);
     }
     if OUT_OF_ROLE.iter().any(has) {
@@ -273,13 +334,13 @@ fn begins_as_a_question(text: &str) -> bool {
 }
 
 /// A small model that repeats itself: the same three words twice.
-fn is_stuck(words: &[String]) -> bool {
+pub(super) fn is_stuck(words: &[String]) -> bool {
     let threes: Vec<&[String]> = words.windows(3).collect();
     threes.iter().enumerate().any(|(i, three)| threes[i + 1..].contains(three))
 }
 
 /// Whether a second question hangs on the first.
-fn asks_twice(words: &[String]) -> bool {
+pub(super) fn asks_twice(words: &[String]) -> bool {
     const ASKING: [&str; 9] = ["what", "how", "why", "which", "who", "when", "where", "did", "do"];
     words.windows(2).any(|pair| {
         matches!(pair[0].as_str(), "and" | "or" | "but" | "so") && ASKING.contains(&pair[1].as_str())
@@ -346,6 +407,7 @@ mod tests {
             ("ASK: How can I help you with the queue?", OutOfRole),
             ("ASK: Did your wife notice the customers of the queue?", Protected),
             ("ASK: How old are you and your customers?", Protected),
+            ("ASK: What did your grandmother do to the queue?", Protected),
             ("ASK: What is your favourite holiday destination in Europe?", Invented),
             ("ASK: What did you change afterwards, and who noticed first?", Twofold),
             ("ASK: Who noticed the cause first?", NotTheirs),

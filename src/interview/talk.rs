@@ -29,7 +29,7 @@ pub enum Talk {
     StillThere,
     /// They ask something of their own.
     Asks,
-    /// "No, nothing." Where they may ask something.
+    /// "No, nothing." Where they may ask something; elsewhere "No, thank you, that was all".
     Nothing,
     /// "I'd like to stop here."
     Stop,
@@ -349,6 +349,9 @@ const NOTHING: [&str; 14] = [
     "not at the moment",
 ];
 
+/// "No" that is no answer, wherever it is said: a bare one may be.
+const NO_MORE: [&str; 4] = ["no thank you", "no thanks", "that was all", "that's all"];
+
 /// Words of a question of their own in the midst of the interview: longer ones are answers with a question in them.
 const ASKS_MAX: usize = 24;
 
@@ -375,6 +378,9 @@ pub fn classify(said: &str, may_ask: bool) -> Talk {
             (false, true) => Talk::Asks,
             (false, false) => Talk::Answer,
         };
+    }
+    if words.len() <= NOTHING_MAX && begins(&NO_MORE) && !said.contains('?') {
+        return Talk::Nothing;
     }
     // Recognisers hear a question mark now and then in an answer: a short one that begins like a question is one.
     if asks && words.len() <= ASKS_MAX && (begins(&ASKING) || last_sentence_asks(said)) {
@@ -416,7 +422,8 @@ pub fn is_yes(said: &str) -> bool {
     ];
     let words = tokens(said);
     let text = format!(" {} ", words.join(" "));
-    words.len() <= 8 && YES.iter().any(|yes| text.contains(&format!(" {yes} ")))
+    let most = if YES.iter().any(|yes| text.starts_with(&format!(" {yes} "))) { 12 } else { 8 };
+    words.len() <= most && YES.iter().any(|yes| text.contains(&format!(" {yes} ")))
 }
 
 #[cfg(test)]
@@ -449,6 +456,9 @@ mod tests {
             ("No, thank you, I have everything.", true, Talk::Nothing),
             ("No.", true, Talk::Nothing),
             ("I'd like to know more about the shifts.", true, Talk::Answer),
+            // In the midst of an interview, where "Good to know." was said to it once.
+            ("No, thank you. That was all I wanted to know.", false, Talk::Nothing),
+            ("No.", false, Talk::Answer),
             ("I'd like to stop here, sorry.", false, Talk::Stop),
             ("You're a stupid bot.", false, Talk::Abuse),
             ("Shut up!", false, Talk::Abuse),
@@ -482,6 +492,7 @@ mod tests {
 
     #[test]
     fn a_yes_is_short() {
+        assert!(is_yes("Yes, I am ready. Thank you for having me."));
         assert!(is_yes("Yes, I'm ready.") && is_yes("Sure, let's go!"));
         assert!(!is_yes("Yes, there is one night that I remember very well, and it began like this."));
     }

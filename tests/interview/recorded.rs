@@ -2,6 +2,7 @@
 //! that lets one of the bad ones through, or refuses a good one, shows here.
 
 use serde::Deserialize;
+use viva::interview::choice;
 use viva::interview::rails::{Against, Wish, accept};
 use viva::knowledge::bank::Bank;
 
@@ -11,6 +12,40 @@ struct Row {
     answer: String,
     raw: String,
     verdict: String,
+}
+
+#[derive(Deserialize)]
+struct Chosen {
+    question: String,
+    among: Vec<String>,
+    answer: String,
+    raw: String,
+    verdict: String,
+}
+
+#[test]
+fn what_models_chose_and_how_they_said_it_is_judged_as_a_person_has_read_it() {
+    let bank = Bank::general().unwrap();
+    let text = std::fs::read_to_string("tests/data/interview/choices.jsonl").unwrap();
+    let mut refused = 0;
+    for line in text.lines() {
+        let row: Chosen = serde_json::from_str(line).unwrap();
+        let of = |question: &String| bank.records().iter().find(|record| record.question == *question);
+        // A question that was reworded since has nobody to be compared with.
+        let few: Vec<_> = row.among.iter().filter_map(of).collect();
+        if few.len() != row.among.len() {
+            continue;
+        }
+        let chosen = choice::read(&row.raw, &few, &row.answer, std::slice::from_ref(&row.question)).unwrap();
+        let verdict = match &chosen.wording {
+            Ok(text) if *text == few[chosen.at].question => "bank".to_owned(),
+            Ok(_) => "said".to_owned(),
+            Err(why) => serde_json::to_value(why).unwrap().as_str().unwrap().to_owned(),
+        };
+        assert_eq!(verdict, row.verdict, "{} after {:?}", row.raw, row.answer);
+        refused += usize::from(!matches!(verdict.as_str(), "said" | "bank"));
+    }
+    assert!(refused >= 20, "{refused} bad ones");
 }
 
 #[test]

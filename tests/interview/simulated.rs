@@ -11,9 +11,9 @@ use viva::interview::event::{Act, Event, Wording};
 use viva::interview::find::{Finder, Plain};
 use viva::interview::phrases::{APART, opening};
 use viva::interview::plan::{Plan, Section, Wanted};
-use viva::interview::words::{same, theirs};
+use viva::interview::words::{overlap, same, theirs};
 use viva::interview::{Choice, Interview, replay};
-use viva::knowledge::bank::Bank;
+use viva::knowledge::bank::{Bank, Record};
 use viva::presets;
 
 static BANK: LazyLock<Bank> = LazyLock::new(|| Bank::general().unwrap());
@@ -106,6 +106,23 @@ fn model(rng: &mut StdRng, answer: &str) -> Option<String> {
     })
 }
 
+/// What it writes where it chooses the next question: in its own words, in the bank's, or nonsense.
+fn chooser(rng: &mut StdRng, among: &[Record]) -> Option<String> {
+    let at = rng.random_range(0..among.len());
+    let (letter, question) = (['A', 'B', 'C'][at], &among[at].question);
+    let lower: String =
+        question.chars().take(1).flat_map(char::to_lowercase).chain(question.chars().skip(1)).collect();
+    Some(match rng.random_range(0..8) {
+        0 => return None,
+        1 => "D: What would the candidate do?".into(),
+        2 => format!("{letter}: You should have called your manager, and {lower}"),
+        3 => format!("{letter}: What is your favourite song?"),
+        4 => format!("{letter}: {}", &question[..question.len() / 2]),
+        5 => format!("{letter}: {question}"),
+        _ => format!("{letter}: And this time, {lower}"),
+    })
+}
+
 /// A finished interview.
 struct Held {
     interview: Interview,
@@ -139,6 +156,7 @@ impl Room {
         assert_eq!(self.iv.log().len(), before);
         let decision = self.iv.decide(said, &found, self.now)?;
         let raw = match &decision.choice {
+            Choice::Model(modelled) if !modelled.among.is_empty() => chooser(&mut self.rng, &modelled.among),
             Choice::Model(modelled) => model(&mut self.rng, &modelled.answer),
             Choice::Fixed(_) => None,
         };
@@ -251,10 +269,17 @@ fn check_always(held: &Held) {
     let mut questions: Vec<&str> = Vec::new();
     let mut ids = HashSet::new();
     for entry in log {
-        if let Event::Decided { act: Act::Ask, question: Some(id), text, .. } = &entry.event {
+        if let Event::Decided { act: Act::Ask, question: Some(id), text, wording, .. } = &entry.event {
             assert!(ids.insert(id.clone()), "{id} was asked twice");
             let record = BANK.get(id).unwrap();
-            assert!(text.ends_with(&record.question), "{text}");
+            match wording {
+                // In words of its own, which ask the same.
+                Wording::Model => {
+                    assert!(overlap(text, &record.question) > 0.6, "{text}: {}", record.question)
+                }
+                _ => assert!(text.ends_with(&record.question), "{text}"),
+            }
+            assert!(!text.contains("You should have") && !text.contains("favourite song"), "{text}");
             for before in &questions {
                 assert!(!same(before, &record.question), "{before} | {}", record.question);
             }
@@ -284,6 +309,7 @@ async fn ten_interviews_of_fifteen_minutes_end_in_time_repeat_nothing_and_have_e
         ("friendly", "hotel receptionist"),
     ];
     let (mut follow_ups, mut named) = (0, 0);
+    let (mut chosen, mut worded, mut all) = (0, 0, 0);
     for (seed, (interviewer, role)) in cases.into_iter().enumerate() {
         let held = hold(planned(interviewer, role, 15).await, seed as u64 * 7 + 1, USUAL).await;
         let late = held.ended_ms as i64 - 15 * 60_000;
@@ -303,7 +329,16 @@ async fn ten_interviews_of_fifteen_minutes_end_in_time_repeat_nothing_and_have_e
         let asked = log.iter().filter(|e| matches!(&e.event, Event::Decided { act: Act::Ask, .. })).count();
         assert!((4..=14).contains(&asked), "{role}: {asked} questions");
         (follow_ups, named) = (follow_ups + held.follow_ups, named + held.named);
+        for entry in log {
+            if let Event::Decided { act: Act::Ask, raw, wording, .. } = &entry.event {
+                all += 1;
+                chosen += usize::from(raw.is_some());
+                worded += usize::from(*wording == Wording::Model);
+            }
+        }
     }
+    assert!(chosen * 2 >= all, "the model was asked for {chosen} of {all} questions");
+    assert!(worded >= 5, "{worded} of {all} questions in the model's words");
     assert!(follow_ups >= 20, "{follow_ups} follow-ups");
     assert!(named * 2 >= follow_ups, "{named} of {follow_ups} name something only they said");
 }

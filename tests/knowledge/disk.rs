@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use viva::knowledge::bank::{Bank, BankError, Category, Record, SCHEMA, to_lines};
 use viva::knowledge::index::Index;
-use viva::knowledge::publish::publish;
+use viva::knowledge::publish::{publish, vectors};
 use viva::knowledge::store::{StoreError, VectorStore};
 
 use crate::{Letters, bank, contract, ids, published, record, search};
@@ -40,6 +40,21 @@ fn editions(knowledge: &Path) -> usize {
 async fn it_does_what_every_store_must() {
     let folder = tempfile::tempdir().unwrap();
     contract::check(&Index::open(folder.path(), "letters").unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_question_leans_towards_those_of_its_block_and_no_others() {
+    let one = record("t.a.x.01", Category::Technical, "How do you dress a wound?");
+    let beside = record("t.a.x.02", Category::Technical, "Which bandage sticks to wet skin?");
+    let vector = async |others: [&Record; 2]| {
+        let records = [others[0].clone(), one.clone(), others[1].clone()];
+        vectors(&records, &Letters("letters"), |_| {}).await.unwrap().swap_remove(1)
+    };
+    let boiler = record("t.b.y.01", Category::Technical, "Which valve do you close first?");
+    let till = record("t.c.z.01", Category::Technical, "What do you do when the till is short?");
+    let with = vector([&boiler, &beside]).await;
+    assert_eq!(with, vector([&till, &beside]).await, "another block is nothing to it");
+    assert_ne!(with, vector([&boiler, &till]).await, "its own is");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,9 @@ use super::{Report, State};
 /// The shortest wait before the silence is looked at again: the caller's clock may stand still.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
+/// Whoever writes is silent while they do: people type some 40 words a minute and speak 130.
+const WRITING_SLOWER: u64 = 3;
+
 /// What a session keeps for its director.
 #[derive(Default)]
 pub(super) struct Directed {
@@ -24,6 +27,10 @@ pub(super) struct Directed {
     timer: Option<(Wake, MediaTime, tokio::task::AbortHandle)>,
     /// The reply that is being ordered is one into silence.
     silent: bool,
+    /// Where the media clock stood when the caller last wrote, and since when nobody speaks, on the session's clock.
+    /// Whoever writes sends no audio, and is silent by the latter.
+    wrote: Option<MediaTime>,
+    quiet_mono_ms: u64,
 }
 
 impl Directed {
@@ -52,6 +59,9 @@ impl State {
             None => (0, 0),
         };
         let words = if silent { None } else { heard.or_else(|| self.typed()) };
+        if words.is_some() && self.caller.item.is_none() {
+            self.directed.wrote = Some(self.now());
+        }
         let now_ms = self.mono_ms();
         Some(Cue { epoch, words, spoke_ms, ended_ms_ago, now_ms })
     }
@@ -81,6 +91,7 @@ impl State {
         let Some(director) = self.soil.director.clone() else { return };
         director.ended(epoch, heard, whole, self.mono_ms());
         self.directed.quiet_since = self.now();
+        self.directed.quiet_mono_ms = self.mono_ms();
         self.direct_manner();
         if director.over() {
             self.closing = Some("the conversation is over".into());
@@ -135,10 +146,20 @@ impl State {
         self.directed.timer = Some((wake, quiet, task.abort_handle()));
     }
 
+    /// Whether the caller has sent no audio since they last wrote, or none at all. A line that stalls in the midst of
+    /// talk is another matter: nobody knows what is being said there.
+    fn only_writes(&self) -> bool {
+        self.directed.wrote.unwrap_or_default() == self.now()
+    }
+
     /// How long until the director is to be woken, if the silence goes on.
     fn wake_in(&self, wake: Wake) -> Option<Duration> {
-        let silent = self.now().since_ms(self.directed.quiet_since);
-        let by_silence = wake.silent_ms.map(|ms| ms.saturating_sub(silent));
+        let (silent, slower) = if self.only_writes() {
+            (self.mono_ms().saturating_sub(self.directed.quiet_mono_ms), WRITING_SLOWER)
+        } else {
+            (self.now().since_ms(self.directed.quiet_since), 1)
+        };
+        let by_silence = wake.silent_ms.map(|ms| (ms * slower).saturating_sub(silent));
         let by_clock = wake.at_ms.map(|ms| ms.saturating_sub(self.mono_ms()));
         let left = by_silence.into_iter().chain(by_clock).min()?;
         Some(Duration::from_millis(left))

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use crate::client::interviews::{Invitation, invite, look};
-use crate::client::{Call, CallOptions, Clips, Script, Step};
+use crate::client::interviews::{Invitation, fitting, invite, look};
+use crate::client::{Call, CallOptions, ClientError, Clips, Script, Step};
 
 use super::{TAIL, TalkArgs, print_remarks, save, table};
 
@@ -60,11 +60,12 @@ pub(super) async fn hold(
     options.caller.key = Some(secret);
     let mut call = Call::connect(url, clips, options).await?;
     eprintln!("interview {id} at {url} ...");
-    let mut done = answers(&mut call, script).await;
+    let standing = || look(url, key.as_deref(), &id);
+    let mut done = answers(&mut call, script, standing).await;
     if done.is_ok() {
         done = call.listen(TAIL).await.map_err(Into::into);
     }
-    let interview = look(url, key.as_deref(), &id).await;
+    let interview = standing().await;
     let report = call.report();
     let (caller, reply) = call.tracks();
     call.hang_up().await;
@@ -84,17 +85,38 @@ pub(super) async fn hold(
     done
 }
 
-/// Every answer after what was asked.
-async fn answers(call: &mut Call, script: &Script) -> anyhow::Result<()> {
-    let mut heard = 0;
-    let said = |step: &&Step| matches!(step, Step::Play { .. } | Step::Say { .. });
-    for step in script.steps.iter().filter(said) {
-        heard = call.hear_out(heard).await?;
+/// An answer after everything that is said, until there is none left or the interviewer has closed.
+async fn answers<L: Future<Output = Result<Value, ClientError>>>(
+    call: &mut Call,
+    script: &Script,
+    standing: impl Fn() -> L,
+) -> anyhow::Result<()> {
+    let mut left: Vec<&Step> =
+        script.steps.iter().filter(|step| matches!(step, Step::Play { .. } | Step::Say { .. })).collect();
+    let (mut heard, mut silent) = (0, false);
+    loop {
+        heard = match call.hear_out(heard).await {
+            // They have said all they had to, and the interviewer waits for more.
+            Err(ClientError::Late { .. }) if silent => break,
+            heard => heard?,
+        };
+        let interview = standing().await?;
+        let progress = &interview["progress"];
+        let section = progress["section"].as_str().unwrap_or_default();
+        let asked = progress["question"].as_str().unwrap_or_default();
+        if section == "close" {
+            break;
+        }
+        let fits = fitting(&left, section, asked);
+        silent = fits.is_none();
+        let Some(at) = fits else { continue };
         call.step(&Step::Pause { ms: THINKS_MS, ms_max: None }).await?;
-        call.step(step).await?;
+        call.step(left.remove(at)).await?;
         call.answered();
     }
-    call.hear_out(heard).await?;
+    if !left.is_empty() {
+        eprintln!("{} answers were not needed", left.len());
+    }
     Ok(())
 }
 
