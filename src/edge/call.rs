@@ -21,13 +21,16 @@ use viva_actors::types::SessionId;
 
 use super::intake::Intake;
 use super::mapper::{Mapper, View};
+use super::out_of_band::{OutOfBand, Step, Told, Writer};
 use super::parking::{Parking, Ticket};
 use super::protocol::session_object::{
     Offer, SessionObject, SessionPatch, ShownSession, TRANSCRIPTION, TokenLimit,
 };
 use super::protocol::{Envelope, ErrorBody, ServerEvent};
 use super::recall::Recall;
+use super::sideband::{Asker, Side, Sidebands};
 use super::transport::{Frame, Inbound, Lost, Transport};
+use crate::identity::quota::Meter;
 
 mod line;
 mod silence;
@@ -86,6 +89,13 @@ pub struct Call<T> {
     door: Option<mpsc::Receiver<Return<T>>>,
     /// What came out of the session while nobody was there.
     kept: VecDeque<Out>,
+    sidebands: Sidebands,
+    /// Responses outside the conversation.
+    pub(super) beside: OutOfBand,
+    /// Somebody else decides what is said.
+    pub(super) directed: bool,
+    /// What of the owner's quota is left; none where there is no quota.
+    meter: Option<Meter>,
 }
 
 /// The way to the session. Its drop hangs up, however the call ends.
@@ -130,6 +140,14 @@ pub struct Beginning<T> {
     pub locked: Option<SessionPatch>,
     /// Where they may come back to.
     pub parking: Arc<Parking<Return<T>>>,
+    /// Further lines of control.
+    pub sidebands: Sidebands,
+    /// Whoever orders responses beside the conversation.
+    pub writer: Writer,
+    /// Somebody else decides what is said.
+    pub directed: bool,
+    /// What of the owner's quota is left; none where there is no quota.
+    pub meter: Option<Meter>,
 }
 
 /// A session's first settings, as the wire shows them.
@@ -140,7 +158,7 @@ pub fn first_object(id: &SessionId, offer: &Offer) -> SessionObject {
 
 /// Serves one caller until either side ends.
 pub async fn run<T: Transport + 'static>(transport: T, ports: SessionPorts, beginning: Beginning<T>) {
-    let Beginning { offer, extended, object, locked, parking } = beginning;
+    let Beginning { offer, extended, object, locked, parking, sidebands, writer, directed, meter } = beginning;
     let SessionPorts { id, mic, control, out } = ports;
     let asked_for = object.is_some() || locked.is_some();
     let mut object = object.unwrap_or_else(|| first_object(&id, &offer));
@@ -177,6 +195,10 @@ pub async fn run<T: Transport + 'static>(transport: T, ports: SessionPorts, begi
         ticket: None,
         door: None,
         kept: VecDeque::new(),
+        sidebands,
+        beside: OutOfBand::new(writer),
+        directed,
+        meter,
         offer,
     };
     if asked_for {
@@ -249,6 +271,8 @@ impl<T: Transport + 'static> Call<T> {
                     self.take_up(back, silent).await?;
                 }
                 () = &mut expiry => return Err(End::Expired),
+                side = self.sidebands.next() => self.side(side).await?,
+                step = self.beside.next() => self.step(step).await?,
                 () = until(self.idle) => self.silent_too_long().await?,
             }
         }
@@ -257,7 +281,7 @@ impl<T: Transport + 'static> Call<T> {
     async fn inbound(&mut self, heard: Inbound) -> Result<(), End> {
         match heard {
             Inbound::Event(text) => {
-                self.request(&text).await?;
+                self.request(Asker::Caller, &text).await?;
                 self.keep_in_step().await;
             }
             Inbound::Audio(samples) => {
@@ -277,6 +301,46 @@ impl<T: Transport + 'static> Call<T> {
             Inbound::Gone { why, error, code } => return Err(End::Caller { why, error, code }),
         }
         Ok(())
+    }
+
+    /// A sideband comes, asks or goes.
+    async fn side(&mut self, side: Side) -> Result<(), Lost> {
+        match side {
+            Side::Joins(line) => {
+                tracing::info!(session = %self.id, "a sideband joins");
+                self.events += 1;
+                let shown = ServerEvent::SessionCreated { session: self.shown() };
+                let event_id = event_name(&self.id, self.events);
+                self.sidebands.join(line, event_id, self.object.clone(), shown);
+            }
+            Side::Asks(id, text) => {
+                self.request(Asker::Sideband(id), &text).await?;
+                self.keep_in_step().await;
+            }
+            Side::Leaves(id) => {
+                tracing::info!(session = %self.id, "a sideband leaves");
+                self.sidebands.leave(id);
+                self.beside.forget(Asker::Sideband(id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Something happened to a response outside the conversation.
+    async fn step(&mut self, step: Step) -> Result<(), Lost> {
+        let Some(Told { asker, events, frame }) = self.beside.tell(step) else { return Ok(()) };
+        let mut told = Ok(());
+        for event in events {
+            let said = self.say_to(asker, event).await;
+            told = told.and(said);
+        }
+        told?;
+        // On a track it would be mixed with the conversation.
+        let Some((ids, samples)) = frame.filter(|_| !self.transport.carries_audio()) else { return Ok(()) };
+        self.events += 1;
+        let event_id = event_name(&self.id, self.events);
+        let format = self.object.audio.output.format;
+        self.transport.audio(Frame { event_id, ids: &ids, format, samples: &samples }).await
     }
 
     async fn outbound(&mut self, item: Out) -> Result<(), Lost> {
@@ -384,10 +448,38 @@ impl<T: Transport + 'static> Call<T> {
         self.ask(SessionMsg::Settled).await.ok();
     }
 
-    /// Tells the caller.
-    pub(super) async fn say(&mut self, event: ServerEvent) -> Result<(), Lost> {
+    /// Tells the caller, and whoever listens beside them.
+    pub(super) async fn say(&mut self, mut event: ServerEvent) -> Result<(), Lost> {
+        if let (ServerEvent::RateLimits { rate_limits }, Some(meter)) = (&mut event, &self.meter) {
+            rate_limits.extend(meter.left().map(Into::into));
+        }
         let event_id = self.keep(&event);
+        self.sidebands.tell(&event_id, &event, &self.object);
         self.transport.event(&Envelope { event_id, event: &event }).await
+    }
+
+    /// Tells one line what is its own business.
+    pub(super) async fn say_to(&mut self, asker: Asker, event: ServerEvent) -> Result<(), Lost> {
+        match asker {
+            Asker::Caller => {
+                let event_id = self.keep(&event);
+                self.transport.event(&Envelope { event_id, event: &event }).await
+            }
+            Asker::Sideband(id) => {
+                self.events += 1;
+                let event_id = event_name(&self.id, self.events);
+                self.sidebands.tell_one(id, &event_id, &event);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the settings that a client secret locks are locked to this line.
+    pub(super) fn bound(&self, asker: Asker) -> bool {
+        match asker {
+            Asker::Caller => self.locked.is_some() || self.directed,
+            Asker::Sideband(id) => self.sidebands.bound(id),
+        }
     }
 
     /// Tells the caller several things. What their line does not take any more is kept for their next one.
@@ -396,7 +488,10 @@ impl<T: Transport + 'static> Call<T> {
         for event in events {
             match told {
                 Ok(()) => told = self.say(event).await,
-                Err(_) => drop(self.keep(&event)),
+                Err(_) => {
+                    let event_id = self.keep(&event);
+                    self.sidebands.tell(&event_id, &event, &self.object);
+                }
             }
         }
         told

@@ -21,8 +21,10 @@ use super::call;
 use super::gate::Guest;
 use super::http::{App, RealtimeQuery, error, not_found, refused, resume_expired, unavailable};
 use super::interviews;
+use super::parking::Home;
 use super::protocol::session_object::SessionPatch;
 use super::protocol::{ErrorBody, SessionObject};
+use super::sideband::Door;
 use super::transport::{AnyTransport, Transport};
 use super::webrtc::offer::{OFFER_MAX, Offer};
 use super::webrtc::peer::Peer;
@@ -43,6 +45,7 @@ struct Entry {
     session: ActorRef<SessionMsg>,
     peer: Weak<Peer>,
     etag: String,
+    door: Door,
 }
 
 /// A call's place among them, until its line is given up.
@@ -70,6 +73,11 @@ impl Calls {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The way in for sidebands.
+    pub(super) fn door(&self, id: &str) -> Option<Door> {
+        self.lock().get(id).map(|entry| entry.door.clone())
     }
 
     fn peer(&self, id: &str) -> Option<(Arc<Peer>, String)> {
@@ -222,17 +230,19 @@ async fn begin(
         Err(refusal) => return refused(&refusal),
     };
     admitted.opened(&ports);
+    let sidebands = guest.sidebands();
+    let home = Home { session: ports.control.clone(), door: sidebands.door() };
     let (location, etag, answer, transport) =
-        match set_up(app, webrtc, &asked.offer, ports.control.clone()).await {
+        match set_up(app, webrtc, &asked.offer, home).await {
             Ok(set_up) => set_up,
             // The ports are dropped with this, and the session ends with them.
             Err(body) => return error(StatusCode::BAD_REQUEST, body, None),
         };
     tracing::debug!(session = %ports.id, model = query.model, "answered an offer");
-    let locked = guest.grant.and_then(|grant| grant.session);
+    let locked = guest.grant.as_ref().and_then(|grant| grant.session.clone());
     let asked = asked.session.map(|patch| patch.without(locked.as_ref()));
     let object = asked.and_then(|patch| first_settings(app, &ports, patch));
-    let beginning = app.beginning(query, object, locked);
+    let beginning = app.beginning(query, object, &guest, sidebands);
     tokio::spawn(async move {
         call::run(AnyTransport::WebRtc(Box::new(transport)), ports, beginning).await;
         drop((running, seat));
@@ -253,8 +263,8 @@ async fn resume(
     token: &str,
     last_event: Option<String>,
 ) -> Response<Body> {
-    let Some(session) = app.parking.session(token) else { return resume_expired() };
-    let (location, etag, answer, transport) = match set_up(app, webrtc, offer, session).await {
+    let Some(home) = app.parking.home(token) else { return resume_expired() };
+    let (location, etag, answer, transport) = match set_up(app, webrtc, offer, home).await {
         Ok(set_up) => set_up,
         Err(body) => return error(StatusCode::BAD_REQUEST, body, None),
     };
@@ -284,13 +294,14 @@ async fn set_up(
     app: &Arc<App>,
     webrtc: &WebRtc,
     offer: &Offer,
-    session: ActorRef<SessionMsg>,
+    home: Home,
 ) -> Result<(String, String, String, WebRtcTransport), ErrorBody> {
     let id = format!("rtc_{:032x}", rand::random::<u128>());
     let registered = Registered { calls: Arc::clone(&app.webrtc_calls), id: id.clone() };
     let (peer, answer, transport) = webrtc.answer(offer, Box::new(registered)).await?;
     let etag = new_etag();
-    let entry = Entry { session, peer: Arc::downgrade(&peer), etag: etag.clone() };
+    let Home { session, door } = home;
+    let entry = Entry { session, peer: Arc::downgrade(&peer), etag: etag.clone(), door };
     app.webrtc_calls.lock().insert(id.clone(), entry);
     Ok((format!("/v1/realtime/calls/{id}"), etag, answer, transport))
 }

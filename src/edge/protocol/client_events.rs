@@ -88,10 +88,10 @@ pub struct ResponseParams {
     pub output_modalities: Option<Vec<String>>,
     /// In place of the session's.
     pub max_output_tokens: Option<TokenLimit>,
-    /// `auto`; `none` (out of band) is refused.
+    /// `auto`, or `none` for a response beside the conversation.
     pub conversation: Option<String>,
-    /// Refused unless empty: a reply always reads the conversation.
-    pub input: Option<Vec<Value>>,
+    /// What a response beside the conversation reads instead of it.
+    pub input: Option<Vec<WireItem>>,
     /// Echoed in the response.
     pub metadata: Option<Value>,
     /// In place of the session's.

@@ -5,6 +5,7 @@ use viva_actors::event::Usage;
 
 use super::items::{ItemObject, ResponsePart};
 use super::session_object::{Format, ShownSession};
+use crate::identity::quota::Left;
 
 /// An event with its name, as it is written on the wire.
 #[derive(Debug, Serialize)]
@@ -134,7 +135,7 @@ pub enum ServerEvent {
     #[serde(rename = "response.done")]
     ResponseDone { response: Box<ResponseObject> },
     #[serde(rename = "rate_limits.updated")]
-    RateLimits { rate_limits: [(); 0] },
+    RateLimits { rate_limits: Vec<RateLimit> },
     #[serde(rename = "output_audio_buffer.started")]
     AudioBufferStarted { response_id: String },
     #[serde(rename = "output_audio_buffer.stopped")]
@@ -207,6 +208,26 @@ impl ServerEvent {
             .ok()
             .and_then(|v| v.get("type").and_then(|t| t.as_str()).map(str::to_owned))
             .unwrap_or_default()
+    }
+}
+
+/// How much of a quota is left.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RateLimit {
+    /// `requests`: tokens have no limit here.
+    pub name: &'static str,
+    /// How many a minute has.
+    pub limit: u32,
+    /// How many are left now.
+    pub remaining: u32,
+    /// Seconds until all are there again.
+    pub reset_seconds: f64,
+}
+
+impl From<Left> for RateLimit {
+    fn from(left: Left) -> Self {
+        let reset_seconds = left.reset.as_secs_f64();
+        Self { name: "requests", limit: left.limit, remaining: left.remaining, reset_seconds }
     }
 }
 
@@ -294,7 +315,7 @@ impl DurationUsage {
 pub struct ResponseObject {
     pub object: &'static str,
     pub id: String,
-    pub conversation_id: String,
+    pub conversation_id: Option<String>,
     pub status: &'static str,
     pub status_details: Option<StatusDetails>,
     pub output: Vec<ItemObject>,
