@@ -132,10 +132,12 @@ fn tell_left(left: &Left, headers: &mut HeaderMap) {
     }
 }
 
-/// Whether somebody comes back to a call that waits for them.
+/// Whether somebody comes back to a call that waits for them. A sideband is another line: its token proves nothing.
 fn resumes(app: &App, uri: &Uri) -> bool {
     let query = Query::<RealtimeQuery>::try_from_uri(uri);
-    query.is_ok_and(|Query(query)| query.resume.is_some_and(|token| app.parking.knows(&token)))
+    query.is_ok_and(|Query(query)| {
+        query.call_id.is_none() && query.resume.is_some_and(|token| app.parking.knows(&token))
+    })
 }
 
 fn denied(why: Denied) -> Response<Body> {

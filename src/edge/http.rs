@@ -238,7 +238,7 @@ pub(super) struct RealtimeQuery {
     pub(super) last_event: Option<String>,
     /// A call over WebRTC that this socket is a further line of.
     #[serde(default)]
-    call_id: Option<String>,
+    pub(super) call_id: Option<String>,
 }
 
 impl RealtimeQuery {

@@ -133,6 +133,11 @@ async fn a_sideband_needs_a_key_of_the_calls_tenant_and_then_nothing_is_kept_fro
     let protocol = format!("openai-insecure-api-key.{secret}");
     let mut bound = Caller::connect_as(server.address, &name, &protocol).await;
     assert_eq!(shown(&bound.seen[0]["session"]), "", "its holder may not read what the secret locks");
+    // The way back to a call is no way to another line.
+    let mut own = Caller::connect_as(server.address, "?events=extended", &protocol).await;
+    let token = own.until("viva.resume").await["token"].as_str().unwrap().to_owned();
+    assert_eq!(handshake(&server, &format!("{name}&resume={token}"), "none").await, 401);
+    drop(own);
     let mut free = Caller::connect_as(server.address, &name, &format!("openai-insecure-api-key.{ann}")).await;
     assert_eq!(shown(&free.seen[0]["session"]), "Ask about the secret.");
     let change = json!({"type": "realtime", "instructions": "Ask about the weather."});
