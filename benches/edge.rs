@@ -84,7 +84,10 @@ fn append(c: &mut Criterion) {
 
 /// A server on the engines of the `test` profile.
 async fn server(metrics: &PrometheusHandle) -> anyhow::Result<SocketAddr> {
-    let config = Config { models: ModelsSection { profile: "test".into(), ..Default::default() }, ..Config::default() };
+    let config = Config {
+        models: ModelsSection { profile: "test".into(), ..Default::default() },
+        ..Config::default()
+    };
     let engines = Chosen::of(&config)?.engines();
     let viva = Viva::start(engines, Limits::default()).await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -104,7 +107,8 @@ async fn server(metrics: &PrometheusHandle) -> anyhow::Result<SocketAddr> {
 fn computed_ms(metrics: &PrometheusHandle) -> f64 {
     metrics.run_upkeep();
     let text = metrics.render();
-    let sums = text.lines().filter(|line| line.starts_with("viva_engine_compute_ms_sum") && line.contains("asr"));
+    let sums =
+        text.lines().filter(|line| line.starts_with("viva_engine_compute_ms_sum") && line.contains("asr"));
     sums.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
@@ -152,7 +156,9 @@ fn transcription() -> anyhow::Result<()> {
         let whole = transcribe(address, &wav)?;
         let engine = computed_ms(&metrics) - before;
         let over = (whole / engine - 1.0) * 100.0;
-        println!("transcription of {RECORDING_S} s, {n}: {whole:.0} ms over HTTP, {engine:.0} ms in the engine, {over:.1} % more");
+        println!(
+            "transcription of {RECORDING_S} s, {n}: {whole:.0} ms over HTTP, {engine:.0} ms in the engine, {over:.1} % more"
+        );
     }
     Ok(())
 }

@@ -288,15 +288,19 @@ async fn what_is_left_of_a_quota_is_told_in_headers_and_in_the_session() {
     let tiers = TiersSection { free, ..TiersSection::default() };
     let Guarded { server, key, .. } = guarded(tiers, &TlsSection::default()).await;
     let (_, head, _) = ask(&server, "GET", "/v1/models", &bearer(&key), "").await;
-    for line in ["x-ratelimit-limit-requests: 3", "x-ratelimit-remaining-requests: 2", "x-ratelimit-reset-requests: "] {
+    for line in
+        ["x-ratelimit-limit-requests: 3", "x-ratelimit-remaining-requests: 2", "x-ratelimit-reset-requests: "]
+    {
         assert!(head.contains(line), "{head}");
     }
-    let mut caller =
-        Caller::connect_as(server.address, "", &format!("openai-insecure-api-key.{key}")).await;
+    let mut caller = Caller::connect_as(server.address, "", &format!("openai-insecure-api-key.{key}")).await;
     caller.send(json!({"type": "response.create", "response": {"output_modalities": ["text"]}})).await;
     let told = caller.until("rate_limits.updated").await["rate_limits"].clone();
     let limit = &told[0];
-    assert_eq!((&limit["name"], &limit["limit"], told.as_array().unwrap().len()), (&json!("requests"), &json!(3), 1));
+    assert_eq!(
+        (&limit["name"], &limit["limit"], told.as_array().unwrap().len()),
+        (&json!("requests"), &json!(3), 1)
+    );
     assert_eq!(limit["remaining"], 1, "the call was one, the list before it another: {told}");
     // Two requests come back in 40 s.
     let reset = limit["reset_seconds"].as_f64().unwrap();
@@ -356,7 +360,10 @@ async fn a_renewed_certificate_is_shown_without_a_restart_and_half_of_one_is_not
     };
     timeout(WITHIN, renewed).await.expect("it is read again");
     // Who was connected still is.
-    connected.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    connected
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = Vec::new();
     timeout(WITHIN, connected.read_to_end(&mut answer)).await.unwrap().ok();
     assert!(answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");

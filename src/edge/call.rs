@@ -158,7 +158,8 @@ pub fn first_object(id: &SessionId, offer: &Offer) -> SessionObject {
 
 /// Serves one caller until either side ends.
 pub async fn run<T: Transport + 'static>(transport: T, ports: SessionPorts, beginning: Beginning<T>) {
-    let Beginning { offer, extended, object, locked, parking, sidebands, writer, directed, meter } = beginning;
+    let Beginning { offer, extended, object, locked, parking, sidebands, writer, directed, meter } =
+        beginning;
     let SessionPorts { id, mic, control, out } = ports;
     let asked_for = object.is_some() || locked.is_some();
     let mut object = object.unwrap_or_else(|| first_object(&id, &offer));

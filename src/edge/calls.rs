@@ -232,12 +232,11 @@ async fn begin(
     admitted.opened(&ports);
     let sidebands = guest.sidebands();
     let home = Home { session: ports.control.clone(), door: sidebands.door() };
-    let (location, etag, answer, transport) =
-        match set_up(app, webrtc, &asked.offer, home).await {
-            Ok(set_up) => set_up,
-            // The ports are dropped with this, and the session ends with them.
-            Err(body) => return error(StatusCode::BAD_REQUEST, body, None),
-        };
+    let (location, etag, answer, transport) = match set_up(app, webrtc, &asked.offer, home).await {
+        Ok(set_up) => set_up,
+        // The ports are dropped with this, and the session ends with them.
+        Err(body) => return error(StatusCode::BAD_REQUEST, body, None),
+    };
     tracing::debug!(session = %ports.id, model = query.model, "answered an offer");
     let locked = guest.grant.as_ref().and_then(|grant| grant.session.clone());
     let asked = asked.session.map(|patch| patch.without(locked.as_ref()));

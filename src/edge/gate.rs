@@ -123,7 +123,8 @@ fn tell_left(left: &Left, headers: &mut HeaderMap) {
         ms if ms < 1_000 => format!("{ms}ms"),
         ms => format!("{}s", ms as f64 / 1_000.0),
     };
-    let figures = [("limit", left.limit.to_string()), ("remaining", left.remaining.to_string()), ("reset", reset)];
+    let figures =
+        [("limit", left.limit.to_string()), ("remaining", left.remaining.to_string()), ("reset", reset)];
     for (name, figure) in figures {
         let name = HeaderName::try_from(format!("x-ratelimit-{name}-requests"));
         if let (Ok(name), Ok(figure)) = (name, HeaderValue::try_from(figure)) {

@@ -117,8 +117,9 @@ impl OutOfBand {
     /// When as many as may be are running.
     pub fn begin(&mut self, asker: Asker, reply: Reply, view: View, order: Order) -> Result<(), ErrorBody> {
         if self.running.len() >= AT_ONCE {
-            let message =
-                format!("{AT_ONCE} responses outside the conversation are in progress; wait for one, or cancel it.");
+            let message = format!(
+                "{AT_ONCE} responses outside the conversation are in progress; wait for one, or cancel it."
+            );
             return Err(ErrorBody::invalid("too_many_responses", message, None));
         }
         let cancelled = Arc::new(Notify::new());
@@ -134,8 +135,7 @@ impl OutOfBand {
 
     /// Ends one of this line's; whether there was such a one.
     pub fn cancel(&self, asker: Asker, response: &str) -> bool {
-        let named =
-            |running: &&Running| running.asker == asker && running.reply.names.response == response;
+        let named = |running: &&Running| running.asker == asker && running.reply.names.response == response;
         let found = self.running.iter().find(named);
         if let Some(running) = found {
             running.cancelled.notify_one();
@@ -195,8 +195,8 @@ impl Making {
             () = cancelled.notified() => Ok((Outcome::Cut(CutReason::Client), None)),
             made = self.make(order, &mut usage) => made,
         };
-        let (outcome, call) = made
-            .unwrap_or_else(|refusal: Refusal| (Outcome::Failed(refusal.body().message.clone()), None));
+        let (outcome, call) =
+            made.unwrap_or_else(|refusal: Refusal| (Outcome::Failed(refusal.body().message.clone()), None));
         self.step(What::End { outcome, call, usage }).await;
     }
 

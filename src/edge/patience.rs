@@ -126,7 +126,10 @@ impl<I: AsyncRead + Unpin> AsyncRead for Awaited<I> {
             if let Some(rest) = &mut me.rest
                 && rest.as_mut().poll(cx).is_ready()
             {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the connection has rested too long")));
+                return Poll::Ready(Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the connection has rested too long",
+                )));
             }
             return read;
         }

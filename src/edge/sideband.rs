@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use viva_actors::types::Principal;
 
 use super::call::close;
-use super::protocol::{Envelope, SessionObject, ServerEvent};
+use super::protocol::{Envelope, ServerEvent, SessionObject};
 use super::secrets::Grant;
 use super::transport::{Inbound, Transport};
 

@@ -21,8 +21,7 @@ fn query(caller: &RtcCaller) -> String {
 
 /// The status of a handshake.
 async fn handshake(server: &Server, query: &str, key: &str) -> u16 {
-    let mut request =
-        format!("ws://{}/v1/realtime{query}", server.address).into_client_request().unwrap();
+    let mut request = format!("ws://{}/v1/realtime{query}", server.address).into_client_request().unwrap();
     request.headers_mut().insert("Authorization", format!("Bearer {key}").parse().unwrap());
     match connect_async(request).await {
         Ok((_, response)) => response.status().as_u16(),
@@ -54,8 +53,12 @@ async fn a_sideband_hears_and_steers_a_call_and_neither_end_harms_the_other() {
         seen.iter().filter(|e| e["type"] != "rate_limits.updated").map(|e| e["event_id"].clone()).collect()
     };
     let (theirs, ours) = (names(&caller.seen[from..]), names(&side.seen));
-    assert!(theirs.iter().filter(|name| ours.contains(name)).count() > 10, "the same events: {theirs:?} {ours:?}");
-    let error = side.refused(&json!({"type": "input_audio_buffer.append", "audio": "AAAA"}).to_string()).await;
+    assert!(
+        theirs.iter().filter(|name| ours.contains(name)).count() > 10,
+        "the same events: {theirs:?} {ours:?}"
+    );
+    let error =
+        side.refused(&json!({"type": "input_audio_buffer.append", "audio": "AAAA"}).to_string()).await;
     assert_eq!(error["code"], "unsupported", "{error}");
     // What it asks for itself, the caller's client is not told.
     let from = caller.seen.len();
@@ -64,8 +67,9 @@ async fn a_sideband_hears_and_steers_a_call_and_neither_end_harms_the_other() {
         .await;
     let own = side.until("response.done").await["response"].clone();
     assert_eq!((&own["conversation_id"], &own["metadata"]["for"]), (&Value::Null, &json!("us")));
-    let error =
-        side.refused(&json!({"type": "response.create", "response": {"conversation": "none"}}).to_string()).await;
+    let error = side
+        .refused(&json!({"type": "response.create", "response": {"conversation": "none"}}).to_string())
+        .await;
     assert_eq!(error["param"], "response.output_modalities", "a voice would need the call's track: {error}");
     assert_eq!(caller.types(from), Vec::<String>::new());
     // It asks for a reply, which the caller hears.
@@ -117,11 +121,11 @@ async fn a_sideband_needs_a_key_of_the_calls_tenant_and_then_nothing_is_kept_fro
     let identity = Identity::of(&section, &TiersSection::default()).unwrap();
     let gate = Gate { identity, ..Gate::default() };
     let server =
-        Server::with_gate(fakes(), 8, offer(SessionSpec::default()), WebRtcSection::default(), None, gate).await;
+        Server::with_gate(fakes(), 8, offer(SessionSpec::default()), WebRtcSection::default(), None, gate)
+            .await;
     let wanted = json!({"session": {"type": "realtime", "instructions": "Ask about the secret."}});
     let headers = format!("Authorization: Bearer {ann}\r\nContent-Type: application/json\r\n");
-    let minted =
-        ask(&server, "POST", "/v1/realtime/client_secrets", &headers, &wanted.to_string()).await;
+    let minted = ask(&server, "POST", "/v1/realtime/client_secrets", &headers, &wanted.to_string()).await;
     let minted: Value = serde_json::from_str(&minted.body).unwrap();
     let secret = minted["value"].as_str().unwrap();
     let (mouth, ears) = dial(&server.url(), "", Some(secret), None).await.unwrap();

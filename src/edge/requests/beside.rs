@@ -34,8 +34,7 @@ impl<T: Transport + 'static> Call<T> {
         }
         let bytes = params.metadata.as_ref().map_or(0, |metadata| metadata.to_string().len());
         if bytes > METADATA_MAX {
-            let message =
-                format!("Invalid 'response.metadata': {bytes} bytes are more than {METADATA_MAX}.");
+            let message = format!("Invalid 'response.metadata': {bytes} bytes are more than {METADATA_MAX}.");
             return Err(ErrorBody::invalid("invalid_value", message, Some("response.metadata")));
         }
         let input = params.input.take();
