@@ -8,6 +8,7 @@
 pub mod assets;
 pub mod call;
 pub mod calls;
+pub mod events_schema;
 pub mod gate;
 pub mod grammar;
 pub mod http;

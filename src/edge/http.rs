@@ -41,7 +41,7 @@ use super::transport::{AnyTransport, Transport};
 use super::webrtc::WebRtc;
 use super::webrtc::offer::OFFER_MAX;
 use super::ws::{MESSAGE_MAX, WsTransport};
-use super::{assets, call, calls, gate, interviews, openapi, origin, questions, rest};
+use super::{assets, call, calls, events_schema, gate, interviews, openapi, origin, questions, rest};
 use crate::identity::Identity;
 
 /// Bytes a request body may have: an offer's, with room for the form around it.
@@ -178,6 +178,7 @@ fn interview_routes() -> Router<Arc<App>> {
         .route("/rag/general/next", post(questions::next_question))
         .route("/embedding/embed", post(questions::embed))
         .route("/openapi.json", get(openapi::document))
+        .route("/events.schema.json", get(events_schema::served))
 }
 
 /// Serves until `stop` is done; then takes no new session, lets those that run end within `drain`, ends
@@ -349,8 +350,7 @@ fn join(
     };
     let extended = query.events.as_deref() == Some("extended");
     let sight = Sight { trusted: guest.grant.is_none(), extended };
-    let upgrade =
-        upgrade.max_message_size(sideband::MESSAGE_MAX).max_frame_size(sideband::MESSAGE_MAX);
+    let upgrade = upgrade.max_message_size(sideband::MESSAGE_MAX).max_frame_size(sideband::MESSAGE_MAX);
     upgrade.on_upgrade(move |socket| door.serve(WsTransport::new(socket), sight, place))
 }
 

@@ -1,6 +1,7 @@
 //! What the server says.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use viva_actors::event::Usage;
 
 use super::items::{ItemObject, ResponsePart};
@@ -18,7 +19,7 @@ pub struct Envelope<'a> {
 }
 
 /// Where in a response something belongs. Our responses have one item with one part.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Ids {
     /// The response.
     pub response_id: String,
@@ -32,7 +33,7 @@ pub struct Ids {
 
 /// Everything the server may say. Names are the GA protocol's; what stands after
 /// `output_audio_buffer.cleared` is ours and goes only to a client that asked for it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "type")]
 #[allow(missing_docs)] // The fields are the protocol's; its own documentation describes them.
 pub enum ServerEvent {
@@ -212,7 +213,7 @@ impl ServerEvent {
 }
 
 /// How much of a quota is left.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct RateLimit {
     /// `requests`: tokens have no limit here.
     pub name: &'static str,
@@ -232,7 +233,7 @@ impl From<Left> for RateLimit {
 }
 
 /// The body of `metrics.turn`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)] // viva_actors::event::TurnMetrics describes them.
 pub struct TurnMetricsBody {
     pub turn: u32,
@@ -252,7 +253,7 @@ pub struct TurnMetricsBody {
 }
 
 /// What an error says, in the OpenAI shape.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ErrorBody {
     /// `invalid_request_error` or `server_error`.
     #[serde(rename = "type")]
@@ -293,7 +294,7 @@ impl ErrorBody {
 }
 
 /// What a transcription cost.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct DurationUsage {
     /// Always `duration`: we count seconds, not tokens.
     #[serde(rename = "type")]
@@ -310,7 +311,7 @@ impl DurationUsage {
 }
 
 /// A response, as `response.created` and `response.done` show it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)] // The fields are the protocol's.
 pub struct ResponseObject {
     pub object: &'static str,
@@ -319,6 +320,7 @@ pub struct ResponseObject {
     pub status: &'static str,
     pub status_details: Option<StatusDetails>,
     pub output: Vec<ItemObject>,
+    #[schema(value_type = Vec<String>)]
     pub output_modalities: [&'static str; 1],
     pub audio: ResponseAudio,
     pub usage: Option<ResponseUsage>,
@@ -327,14 +329,14 @@ pub struct ResponseObject {
 }
 
 /// How a response sounds.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct ResponseAudio {
     /// The one stream out.
     pub output: ResponseAudioOutput,
 }
 
 /// Its stream.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)]
 pub struct ResponseAudioOutput {
     pub format: Format,
@@ -342,7 +344,7 @@ pub struct ResponseAudioOutput {
 }
 
 /// How a response ended.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)]
 pub struct StatusDetails {
     #[serde(rename = "type")]
@@ -354,7 +356,7 @@ pub struct StatusDetails {
 }
 
 /// Why it failed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)]
 pub struct StatusError {
     #[serde(rename = "type")]
@@ -365,7 +367,7 @@ pub struct StatusError {
 }
 
 /// Tokens spent. All of ours are text tokens: the speech engines are no part of the language model.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)]
 pub struct ResponseUsage {
     pub total_tokens: u32,
@@ -376,7 +378,7 @@ pub struct ResponseUsage {
 }
 
 /// Tokens of the prompt.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)]
 pub struct InputDetails {
     pub text_tokens: u32,
@@ -385,7 +387,7 @@ pub struct InputDetails {
 }
 
 /// Tokens of the answer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)]
 pub struct OutputDetails {
     pub text_tokens: u32,
