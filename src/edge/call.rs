@@ -21,17 +21,18 @@ use viva_actors::types::SessionId;
 
 use super::intake::Intake;
 use super::mapper::{Mapper, View};
-use super::out_of_band::{OutOfBand, Step, Told, Writer};
+use super::out_of_band::{OutOfBand, Writer};
 use super::parking::{Parking, Ticket};
 use super::protocol::session_object::{
     Offer, SessionObject, SessionPatch, ShownSession, TRANSCRIPTION, TokenLimit,
 };
 use super::protocol::{Envelope, ErrorBody, ServerEvent};
 use super::recall::Recall;
-use super::sideband::{Asker, Side, Sidebands};
+use super::sideband::{Asker, Sidebands};
 use super::transport::{Frame, Inbound, Lost, Transport};
 use crate::identity::quota::Meter;
 
+mod beside;
 mod line;
 mod silence;
 
@@ -304,46 +305,6 @@ impl<T: Transport + 'static> Call<T> {
         Ok(())
     }
 
-    /// A sideband comes, asks or goes.
-    async fn side(&mut self, side: Side) -> Result<(), Lost> {
-        match side {
-            Side::Joins(line) => {
-                tracing::info!(session = %self.id, "a sideband joins");
-                self.events += 1;
-                let shown = ServerEvent::SessionCreated { session: self.shown() };
-                let event_id = event_name(&self.id, self.events);
-                self.sidebands.join(line, event_id, self.object.clone(), shown);
-            }
-            Side::Asks(id, text) => {
-                self.request(Asker::Sideband(id), &text).await?;
-                self.keep_in_step().await;
-            }
-            Side::Leaves(id) => {
-                tracing::info!(session = %self.id, "a sideband leaves");
-                self.sidebands.leave(id);
-                self.beside.forget(Asker::Sideband(id));
-            }
-        }
-        Ok(())
-    }
-
-    /// Something happened to a response outside the conversation.
-    async fn step(&mut self, step: Step) -> Result<(), Lost> {
-        let Some(Told { asker, events, frame }) = self.beside.tell(step) else { return Ok(()) };
-        let mut told = Ok(());
-        for event in events {
-            let said = self.say_to(asker, event).await;
-            told = told.and(said);
-        }
-        told?;
-        // On a track it would be mixed with the conversation.
-        let Some((ids, samples)) = frame.filter(|_| !self.transport.carries_audio()) else { return Ok(()) };
-        self.events += 1;
-        let event_id = event_name(&self.id, self.events);
-        let format = self.object.audio.output.format;
-        self.transport.audio(Frame { event_id, ids: &ids, format, samples: &samples }).await
-    }
-
     async fn outbound(&mut self, item: Out) -> Result<(), Lost> {
         match item {
             Out::Event(entry) => {
@@ -457,30 +418,6 @@ impl<T: Transport + 'static> Call<T> {
         let event_id = self.keep(&event);
         self.sidebands.tell(&event_id, &event, &self.object);
         self.transport.event(&Envelope { event_id, event: &event }).await
-    }
-
-    /// Tells one line what is its own business.
-    pub(super) async fn say_to(&mut self, asker: Asker, event: ServerEvent) -> Result<(), Lost> {
-        match asker {
-            Asker::Caller => {
-                let event_id = self.keep(&event);
-                self.transport.event(&Envelope { event_id, event: &event }).await
-            }
-            Asker::Sideband(id) => {
-                self.events += 1;
-                let event_id = event_name(&self.id, self.events);
-                self.sidebands.tell_one(id, &event_id, &event);
-                Ok(())
-            }
-        }
-    }
-
-    /// Whether the settings that a client secret locks are locked to this line.
-    pub(super) fn bound(&self, asker: Asker) -> bool {
-        match asker {
-            Asker::Caller => self.locked.is_some() || self.directed,
-            Asker::Sideband(id) => self.sidebands.bound(id),
-        }
     }
 
     /// Tells the caller several things. What their line does not take any more is kept for their next one.

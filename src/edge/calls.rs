@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
+use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{Extension, FromRequest, Multipart, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
@@ -24,12 +25,13 @@ use super::interviews;
 use super::parking::Home;
 use super::protocol::session_object::SessionPatch;
 use super::protocol::{ErrorBody, SessionObject};
-use super::sideband::Door;
+use super::sideband::{self, Door, Sight};
 use super::transport::{AnyTransport, Transport};
 use super::webrtc::offer::{OFFER_MAX, Offer};
 use super::webrtc::peer::Peer;
 use super::webrtc::transport::{LEAD_MS, WebRtcTransport};
 use super::webrtc::{WebRtc, refused as refused_offer};
+use super::ws::WsTransport;
 
 /// Seconds after which a client may try again where calls are not taken for a moment.
 const RETRY_SOON_S: u64 = 5;
@@ -359,6 +361,35 @@ pub(super) async fn hang_up(State(app): State<Arc<App>>, Path(id): Path<String>)
     // A session that has ended is hung up already.
     entry.session.cast(SessionMsg::Hangup("the caller hung up".into())).ok();
     StatusCode::OK.into_response()
+}
+
+/// A further line of control to a call. Who may not know of a call is told that there is none.
+pub(super) fn join(
+    app: &App,
+    guest: &Guest,
+    id: &str,
+    query: &RealtimeQuery,
+    upgrade: WebSocketUpgrade,
+) -> Response<Body> {
+    let door = app.webrtc_calls.door(id);
+    let Some(door) = door.filter(|door| door.opens_to(&guest.principal, guest.grant.as_ref())) else {
+        let message = "There is no such call, or it is over.";
+        let body = ErrorBody::invalid("call_not_found", message, Some("call_id"));
+        return error(StatusCode::NOT_FOUND, body, None);
+    };
+    let Some(place) = door.place() else {
+        let mut body = ErrorBody::invalid(
+            "too_many_sidebands",
+            "This call has as many sidebands as it may have.",
+            Some("call_id"),
+        );
+        body.kind = "rate_limit_error";
+        return error(StatusCode::TOO_MANY_REQUESTS, body, Some(RETRY_SOON_S));
+    };
+    let extended = query.events.as_deref() == Some("extended");
+    let sight = Sight { trusted: guest.grant.is_none(), extended };
+    let upgrade = upgrade.max_message_size(sideband::MESSAGE_MAX).max_frame_size(sideband::MESSAGE_MAX);
+    upgrade.on_upgrade(move |socket| door.serve(WsTransport::new(socket), sight, place))
 }
 
 /// `GET /v1/realtime/ice`: whether calls are taken over WebRTC, and what browsers need to reach us.

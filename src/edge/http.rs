@@ -36,7 +36,7 @@ use super::protocol::session_object::{Offer, TRANSCRIPTION};
 use super::protocol::{ErrorBody, SessionObject};
 use super::rest::desk::Desk;
 use super::secrets::Secrets;
-use super::sideband::{self, Sidebands, Sight};
+use super::sideband::Sidebands;
 use super::transport::{AnyTransport, Transport};
 use super::webrtc::WebRtc;
 use super::webrtc::offer::OFFER_MAX;
@@ -292,7 +292,7 @@ async fn realtime(
         Err(rejection) => return not_a_websocket(&app, &rejection),
     };
     if let Some(id) = &query.call_id {
-        return join(&app, &guest, id, &query, upgrade);
+        return calls::join(&app, &guest, id, &query, upgrade);
     }
     if let Some(token) = query.resume {
         return resume(app, token, query.last_event, upgrade);
@@ -323,35 +323,6 @@ async fn realtime(
         call::run(AnyTransport::Ws(Box::new(WsTransport::new(socket))), ports, beginning).await;
         drop((running, seat));
     })
-}
-
-/// A further line of control to a call. Who may not know of a call is told that there is none.
-fn join(
-    app: &App,
-    guest: &Guest,
-    id: &str,
-    query: &RealtimeQuery,
-    upgrade: WebSocketUpgrade,
-) -> Response<Body> {
-    let door = app.webrtc_calls.door(id);
-    let Some(door) = door.filter(|door| door.opens_to(&guest.principal, guest.grant.as_ref())) else {
-        let message = "There is no such call, or it is over.";
-        let body = ErrorBody::invalid("call_not_found", message, Some("call_id"));
-        return error(StatusCode::NOT_FOUND, body, None);
-    };
-    let Some(place) = door.place() else {
-        let mut body = ErrorBody::invalid(
-            "too_many_sidebands",
-            "This call has as many sidebands as it may have.",
-            Some("call_id"),
-        );
-        body.kind = "rate_limit_error";
-        return error(StatusCode::TOO_MANY_REQUESTS, body, Some(RETRY_SOON_S));
-    };
-    let extended = query.events.as_deref() == Some("extended");
-    let sight = Sight { trusted: guest.grant.is_none(), extended };
-    let upgrade = upgrade.max_message_size(sideband::MESSAGE_MAX).max_frame_size(sideband::MESSAGE_MAX);
-    upgrade.on_upgrade(move |socket| door.serve(WsTransport::new(socket), sight, place))
 }
 
 /// A fresh WebSocket for a call that waits for a line. The token is spent when the socket stands.
