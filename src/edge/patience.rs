@@ -199,7 +199,7 @@ mod tests {
         server.idle_max = Duration::from_millis(300);
         client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         let mut bytes = [0; 64];
-        server.read(&mut bytes).await.unwrap();
+        assert_eq!(server.read(&mut bytes).await.unwrap(), 18);
         // The handler takes its time.
         assert!(timeout(3 * server.idle_max, server.read(&mut bytes)).await.is_err(), "nobody is cut off");
         server.write_all(b"an answer").await.unwrap();
