@@ -5,13 +5,17 @@
 use std::alloc::System;
 use std::hint::black_box;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::time::Instant;
+use viva::edge::intake::Intake;
+use viva::edge::protocol::{ClientEvent, parse};
 use viva_actors::gpu::load::{Meter, Part};
 use viva_actors::gpu::policy::{Candidate, grant, grant_in_order};
 use viva_actors::lane::Lane;
 use viva_actors::playout::{COMMANDS_LANE, Command, FRAMES_LANE, PlayItem, Playout};
-use viva_actors::ports::OUT_FRAME;
+use viva_actors::ports::{MIC_LANE, OUT_FRAME};
 use viva_actors::types::Epoch;
 use viva_models::Denoiser;
 use viva_models::audio::{LISTEN_RATE, Resampler, SPEAK_RATE};
@@ -43,9 +47,41 @@ fn tone(samples: usize) -> Vec<f32> {
     (0..samples).map(|i| (i as f32 * 0.07).sin() * 0.3).collect()
 }
 
+/// Bytes of this process that nobody has given back.
+fn held() -> i64 {
+    let stats = ALLOCATOR.stats();
+    stats.bytes_allocated as i64 - stats.bytes_deallocated as i64
+}
+
+/// An hour of a caller's audio over a WebSocket: what it has asked for after its first minute is all it ever holds.
+fn an_hour_of_appends_holds_no_more_than_its_first_minute() {
+    const A_MINUTE: usize = 60 * 50;
+    let samples: Vec<u8> = tone(480).iter().flat_map(|s| ((s * 32_767.0) as i16).to_le_bytes()).collect();
+    let audio = STANDARD.encode(&samples);
+    let event = format!(r#"{{"type":"input_audio_buffer.append","event_id":"event_1","audio":"{audio}"}}"#);
+    let mic: Lane<Box<[f32]>> = Lane::new(MIC_LANE);
+    mic.attach(Box::new(|| ()));
+    let mut intake = Intake::new(mic.clone());
+    let mut minute = || {
+        for _ in 0..A_MINUTE {
+            let Ok(ClientEvent::Append(audio)) = parse(&event).event else { panic!("it is an append") };
+            assert!(!intake.append(&audio).unwrap(), "nothing is lost");
+            mic.answer();
+            while mic.pop().is_some() {}
+        }
+    };
+    minute();
+    let before = held();
+    (1..60).for_each(|_| minute());
+    let more = held() - before;
+    // The test's own threads may hold a line of output.
+    assert!(more < 4_096, "{more} bytes more after an hour");
+}
+
 #[test]
 fn the_hot_path_takes_no_memory() {
     assert!(allocations(|| drop(black_box(Box::new(7_u64)))) >= 1.0, "the counter counts");
+    an_hour_of_appends_holds_no_more_than_its_first_minute();
 
     let lane: Lane<u64> = Lane::new(64);
     lane.attach(Box::new(|| ()));

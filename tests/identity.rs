@@ -5,19 +5,23 @@
 mod support;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use support::{Caller, Gate, Server, WITHIN, fakes, offer, outsider};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use viva::config::{IdentitySection, TierSection, TiersSection, TlsSection, WebRtcSection};
-use viva::edge::tls::Certificate;
+use viva::edge::tls::{Certificate, LOOK_EVERY};
 use viva::identity::{Identity, keys};
 use viva_actors::ports::SessionSpec;
 use viva_actors::types::{Principal, Tier};
@@ -275,5 +279,93 @@ async fn whoever_never_shakes_hands_is_in_nobodys_way() {
     let mut answer = Vec::new();
     timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.expect("it is answered").ok();
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_quota_is_told_in_headers_and_in_the_session() {
+    let free = TierSection { sessions_max: 2, requests_per_minute: 3 };
+    let tiers = TiersSection { free, ..TiersSection::default() };
+    let Guarded { server, key, .. } = guarded(tiers, &TlsSection::default()).await;
+    let (_, head, _) = ask(&server, "GET", "/v1/models", &bearer(&key), "").await;
+    for line in
+        ["x-ratelimit-limit-requests: 3", "x-ratelimit-remaining-requests: 2", "x-ratelimit-reset-requests: "]
+    {
+        assert!(head.contains(line), "{head}");
+    }
+    let mut caller = Caller::connect_as(server.address, "", &format!("openai-insecure-api-key.{key}")).await;
+    caller.send(json!({"type": "response.create", "response": {"output_modalities": ["text"]}})).await;
+    let told = caller.until("rate_limits.updated").await["rate_limits"].clone();
+    let limit = &told[0];
+    assert_eq!(
+        (&limit["name"], &limit["limit"], told.as_array().unwrap().len()),
+        (&json!("requests"), &json!(3), 1)
+    );
+    assert_eq!(limit["remaining"], 1, "the call was one, the list before it another: {told}");
+    // Two requests come back in 40 s.
+    let reset = limit["reset_seconds"].as_f64().unwrap();
+    assert!(reset > 0.0 && reset <= 40.0, "{told}");
+    assert_eq!(ask(&server, "GET", "/v1/models", &bearer(&key), "").await.0, 200);
+    let (status, head, body) = ask(&server, "GET", "/v1/models", &bearer(&key), "").await;
+    assert_eq!((status, &body["error"]["code"]), (429, &json!("rate_limit_exceeded")));
+    assert!(head.contains("retry-after: ") && head.contains("x-ratelimit-remaining-requests: 0"), "{head}");
+    server.stop().await;
+}
+
+/// A fresh certificate with its key.
+fn certified() -> (CertificateDer<'static>, String, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    (made.cert.der().clone(), made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+/// A connection whose end shows one of these.
+async fn shaken(server: &Server, known: &[CertificateDer<'static>]) -> TlsStream<TcpStream> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in known {
+        roots.add(certificate.clone()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+}
+
+fn shown(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
+    stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_certificate_is_shown_without_a_restart_and_half_of_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (old, old_cert, old_key) = certified();
+    let (new, new_cert, new_key) = certified();
+    std::fs::write(path("cert.pem"), old_cert).unwrap();
+    std::fs::write(path("key.pem"), old_key).unwrap();
+    let tls = TlsSection { cert: path("cert.pem"), key: path("key.pem"), ..TlsSection::default() };
+    let Guarded { server, .. } = guarded(TiersSection::default(), &tls).await;
+    let known = [old.clone(), new.clone()];
+    let mut connected = shaken(&server, &known).await;
+    assert_eq!(shown(&connected), old);
+    std::fs::write(path("cert.pem"), new_cert).unwrap();
+    tokio::time::sleep(LOOK_EVERY + Duration::from_millis(500)).await;
+    assert_eq!(shown(&shaken(&server, &known).await), old, "its key is not there yet");
+    std::fs::write(path("key.pem"), new_key).unwrap();
+    let renewed = async {
+        while shown(&shaken(&server, &known).await) != new {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(WITHIN, renewed).await.expect("it is read again");
+    // Who was connected still is.
+    connected
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    timeout(WITHIN, connected.read_to_end(&mut answer)).await.unwrap().ok();
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
     server.stop().await;
 }

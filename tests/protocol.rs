@@ -3,9 +3,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
+use serde_json::{Value, json};
+use support::{Caller, Server, agents_python, outsider};
+use tokio::process::Command;
+use viva::edge::events_schema;
 use viva::edge::protocol::client_events;
 
 fn source(path: &str) -> String {
@@ -96,4 +103,66 @@ fn the_document_has_what_the_code_has() {
         text = text.replace(&format!("{from}{old}{to}"), &format!("{from}{table}{to}"));
         fs::write(&path, &text).unwrap();
     }
+}
+
+/// The committed schema of the events.
+const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/events.schema.json");
+
+#[test]
+fn the_schema_of_the_events_is_what_the_code_makes_of_its_types() {
+    let made = format!("{}\n", serde_json::to_string_pretty(&events_schema::document()).unwrap());
+    let old = fs::read_to_string(SCHEMA).unwrap_or_default();
+    if old != made {
+        assert!(std::env::var_os("VIVA_BLESS").is_some(), "docs/events.schema.json is out of date");
+        fs::write(SCHEMA, made).unwrap();
+    }
+}
+
+/// One of each event a client may send, as its fields may be.
+fn asked() -> Vec<Value> {
+    let message =
+        json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi."}]});
+    vec![
+        json!({"type": "session.update", "session": {"type": "realtime", "instructions": "Be brief.",
+            "audio": {"input": {"transcription": {}, "turn_detection": {"type": "semantic_vad"}}}}}),
+        json!({"type": "input_audio_buffer.append", "audio": "AAAA"}),
+        json!({"type": "input_audio_buffer.commit"}),
+        json!({"type": "input_audio_buffer.clear"}),
+        json!({"type": "output_audio_buffer.clear"}),
+        json!({"type": "conversation.item.create", "item": message.clone()}),
+        json!({"type": "conversation.item.retrieve", "item_id": "item_1"}),
+        json!({"type": "conversation.item.delete", "item_id": "item_1"}),
+        json!({"type": "conversation.item.truncate", "item_id": "item_1", "content_index": 0, "audio_end_ms": 5}),
+        json!({"type": "response.create", "response": {"conversation": "none", "input": [message],
+            "output_modalities": ["text"], "max_output_tokens": 20}}),
+        json!({"type": "response.cancel", "response_id": "resp_1"}),
+    ]
+}
+
+async fn valid(kind: &str, events: &[Value]) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
+    fs::write(&path, lines).unwrap();
+    let mut validate = Command::new(agents_python());
+    validate.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/validate_schema.py"));
+    validate.args([SCHEMA, kind]).arg(&path);
+    outsider::run(validate, Duration::from_secs(60)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_in_a_conversation_is_what_the_schema_describes() {
+    let server = Server::start().await;
+    let mut caller = Caller::connect(server.address, "?events=extended").await;
+    for event in asked() {
+        caller.send(event).await;
+    }
+    // Of these some are refused, which is to be told in its form as well.
+    while caller.next().await.unwrap()["type"] != "response.done" {}
+    assert_eq!(caller.turn(900).await["status"], "completed");
+    caller.send(json!({"type": "response.create", "response": {"output_modalities": ["text"]}})).await;
+    caller.until("response.done").await;
+    valid("ServerEvent", &caller.seen).await;
+    valid("ClientEvent", &asked()).await;
+    server.stop().await;
 }

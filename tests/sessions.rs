@@ -1,5 +1,5 @@
 //! Kinds of sessions and replies beside the plain conversation, as the official client sees them: functions that are
-//! called, sessions that only listen, silence that is answered.
+//! called, sessions that only listen, silence that is answered, responses beside the conversation.
 
 #![allow(clippy::unwrap_used)]
 
@@ -39,4 +39,11 @@ async fn a_session_that_only_listens_answers_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_is_answered_where_the_client_wishes_it() {
     scenario(fakes(), "silence").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_beside_the_conversation_leaves_no_trace_in_it() {
+    // Slow enough that several are under way at once.
+    let costs = Costs { asr_ms: 20, turn_ms: 5, prefill_ms: 5, step_ms: 30, tts_ms: 20 };
+    scenario(engines(costs, support::REPLY, &Arc::default()), "beside").await;
 }

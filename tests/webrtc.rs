@@ -10,6 +10,8 @@ mod lines;
 mod offers;
 #[path = "webrtc/outsiders.rs"]
 mod outsiders;
+#[path = "webrtc/sidebands.rs"]
+mod sidebands;
 mod support;
 
 use std::time::Duration;

@@ -5,6 +5,7 @@ import { Call } from "./call.js";
 import { Captions } from "./captions.js";
 import { Conversation } from "./conversation.js";
 import { Devices } from "./devices.js";
+import { Key, held } from "./key.js";
 import { Latency, median } from "./latency.js";
 import { Lobby } from "./lobby.js";
 import { Meters } from "./meters.js";
@@ -28,8 +29,9 @@ const STEPS = {
 class Room {
   constructor() {
     this.views = new Views();
-    this.server = new Server({ key: new URLSearchParams(location.hash.slice(1)).get("key") });
+    this.server = new Server({ key: held() });
     this.ownKey = this.server.key;
+    this.key = new Key({ find, onKey: (key) => this.unlock(key) });
     this.choice = new Lobby({ server: this.server, find });
     this.plan = new Plan({ find, tell: (text) => this.views.tell(text) });
     this.audio = new Sound({ voice: find("voice") });
@@ -90,8 +92,20 @@ class Room {
   async greet() {
     this.views.parked(parked(), () => this.forget());
     this.offer = await this.server.offer();
+    // Who brings a wrong key is told so; who brings none is asked for one.
+    this.key.ask(this.offer.locked, { wrong: this.offer.locked && this.ownKey !== null });
     find("consent").hidden = !this.offer.recording;
-    await this.choice.offer();
+    if (!this.offer.locked) await this.choice.offer();
+  }
+
+  /** Whether a key that was typed opens the server; then the lobby is as it would have been with it. */
+  async unlock(key) {
+    this.server.key = this.ownKey = key;
+    const offer = await this.server.offer();
+    if (offer.locked) return false;
+    this.views.trouble(null);
+    await this.greet();
+    return true;
   }
 
   lobby() {
@@ -329,6 +343,7 @@ class Room {
     }
     this.leave({ hangup: false });
     this.lobby();
+    if (kind === "unauthorised") this.key.ask(true, { wrong: this.ownKey !== null });
     this.views.trouble(kind, { retryAfterS, message, seconds });
   }
 

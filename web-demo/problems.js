@@ -46,7 +46,7 @@ const PROBLEMS = {
   },
   unauthorised: {
     title: "This server asks for a key",
-    text: "Open the link you were given: it ends in #key= and your key. If you did, the key is not valid any more.",
+    text: "Type the key you were given into the field below. If you did, the key is not valid, or not any more.",
   },
   unreachable: {
     title: "The server doesn’t answer",

@@ -51,17 +51,18 @@ export class Server {
 
   /**
    * What the server offers. One that does not know the question has neither WebRTC nor recordings.
-   * @returns {Promise<{webrtc: boolean, iceServers: RTCIceServer[], recording: boolean, at: number}>}
+   * @returns {Promise<{webrtc: boolean, iceServers: RTCIceServer[], recording: boolean, locked: boolean, at: number}>}
+   *   `locked`: it says nothing without a key, or not with this one
    */
   async offer() {
-    const none = { webrtc: false, iceServers: [], recording: false, at: Date.now() };
+    const none = { webrtc: false, iceServers: [], recording: false, locked: false, at: Date.now() };
     try {
       const reply = await fetch(this.address("v1/realtime/ice"), {
         headers: this.headers,
         cache: "no-store",
         signal: AbortSignal.timeout(OFFER_TIMEOUT_MS),
       });
-      if (!reply.ok) return none;
+      if (!reply.ok) return { ...none, locked: reply.status === 401 };
       const said = await reply.json();
       const iceServers = Array.isArray(said.ice_servers) ? said.ice_servers : [];
       return { ...none, webrtc: said.webrtc === true, iceServers, recording: said.recording === true };

@@ -184,6 +184,8 @@ pub enum SessionMsg {
     DeleteItem(ItemId, RpcReplyPort<Result<(), ItemError>>),
     /// Look an item up.
     GetItem(ItemId, RpcReplyPort<Option<Item>>),
+    /// All items, in order: at most what [`crate::conversation::BYTES_MAX`] allows.
+    GetItems(RpcReplyPort<Vec<Item>>),
     /// The client played only so many milliseconds of this item. Answers with the text that is left.
     TruncateItem(ItemId, u64, RpcReplyPort<Result<String, TruncateError>>),
     /// Answer once everything before this is done.

@@ -21,14 +21,18 @@ use viva_actors::types::SessionId;
 
 use super::intake::Intake;
 use super::mapper::{Mapper, View};
+use super::out_of_band::{OutOfBand, Writer};
 use super::parking::{Parking, Ticket};
 use super::protocol::session_object::{
     Offer, SessionObject, SessionPatch, ShownSession, TRANSCRIPTION, TokenLimit,
 };
 use super::protocol::{Envelope, ErrorBody, ServerEvent};
 use super::recall::Recall;
+use super::sideband::{Asker, Sidebands};
 use super::transport::{Frame, Inbound, Lost, Transport};
+use crate::identity::quota::Meter;
 
+mod beside;
 mod line;
 mod silence;
 
@@ -86,6 +90,13 @@ pub struct Call<T> {
     door: Option<mpsc::Receiver<Return<T>>>,
     /// What came out of the session while nobody was there.
     kept: VecDeque<Out>,
+    sidebands: Sidebands,
+    /// Responses outside the conversation.
+    pub(super) beside: OutOfBand,
+    /// Somebody else decides what is said.
+    pub(super) directed: bool,
+    /// What of the owner's quota is left; none where there is no quota.
+    meter: Option<Meter>,
 }
 
 /// The way to the session. Its drop hangs up, however the call ends.
@@ -130,6 +141,14 @@ pub struct Beginning<T> {
     pub locked: Option<SessionPatch>,
     /// Where they may come back to.
     pub parking: Arc<Parking<Return<T>>>,
+    /// Further lines of control.
+    pub sidebands: Sidebands,
+    /// Whoever orders responses beside the conversation.
+    pub writer: Writer,
+    /// Somebody else decides what is said.
+    pub directed: bool,
+    /// What of the owner's quota is left; none where there is no quota.
+    pub meter: Option<Meter>,
 }
 
 /// A session's first settings, as the wire shows them.
@@ -140,7 +159,8 @@ pub fn first_object(id: &SessionId, offer: &Offer) -> SessionObject {
 
 /// Serves one caller until either side ends.
 pub async fn run<T: Transport + 'static>(transport: T, ports: SessionPorts, beginning: Beginning<T>) {
-    let Beginning { offer, extended, object, locked, parking } = beginning;
+    let Beginning { offer, extended, object, locked, parking, sidebands, writer, directed, meter } =
+        beginning;
     let SessionPorts { id, mic, control, out } = ports;
     let asked_for = object.is_some() || locked.is_some();
     let mut object = object.unwrap_or_else(|| first_object(&id, &offer));
@@ -177,6 +197,10 @@ pub async fn run<T: Transport + 'static>(transport: T, ports: SessionPorts, begi
         ticket: None,
         door: None,
         kept: VecDeque::new(),
+        sidebands,
+        beside: OutOfBand::new(writer),
+        directed,
+        meter,
         offer,
     };
     if asked_for {
@@ -249,6 +273,8 @@ impl<T: Transport + 'static> Call<T> {
                     self.take_up(back, silent).await?;
                 }
                 () = &mut expiry => return Err(End::Expired),
+                side = self.sidebands.next() => self.side(side).await?,
+                step = self.beside.next() => self.step(step).await?,
                 () = until(self.idle) => self.silent_too_long().await?,
             }
         }
@@ -257,7 +283,7 @@ impl<T: Transport + 'static> Call<T> {
     async fn inbound(&mut self, heard: Inbound) -> Result<(), End> {
         match heard {
             Inbound::Event(text) => {
-                self.request(&text).await?;
+                self.request(Asker::Caller, &text).await?;
                 self.keep_in_step().await;
             }
             Inbound::Audio(samples) => {
@@ -384,9 +410,13 @@ impl<T: Transport + 'static> Call<T> {
         self.ask(SessionMsg::Settled).await.ok();
     }
 
-    /// Tells the caller.
-    pub(super) async fn say(&mut self, event: ServerEvent) -> Result<(), Lost> {
+    /// Tells the caller, and whoever listens beside them.
+    pub(super) async fn say(&mut self, mut event: ServerEvent) -> Result<(), Lost> {
+        if let (ServerEvent::RateLimits { rate_limits }, Some(meter)) = (&mut event, &self.meter) {
+            rate_limits.extend(meter.left().map(Into::into));
+        }
         let event_id = self.keep(&event);
+        self.sidebands.tell(&event_id, &event, &self.object);
         self.transport.event(&Envelope { event_id, event: &event }).await
     }
 
@@ -396,7 +426,10 @@ impl<T: Transport + 'static> Call<T> {
         for event in events {
             match told {
                 Ok(()) => told = self.say(event).await,
-                Err(_) => drop(self.keep(&event)),
+                Err(_) => {
+                    let event_id = self.keep(&event);
+                    self.sidebands.tell(&event_id, &event, &self.object);
+                }
             }
         }
         told

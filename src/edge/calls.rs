@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
+use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{Extension, FromRequest, Multipart, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
@@ -21,13 +22,16 @@ use super::call;
 use super::gate::Guest;
 use super::http::{App, RealtimeQuery, error, not_found, refused, resume_expired, unavailable};
 use super::interviews;
+use super::parking::Home;
 use super::protocol::session_object::SessionPatch;
 use super::protocol::{ErrorBody, SessionObject};
+use super::sideband::{self, Door, Sight};
 use super::transport::{AnyTransport, Transport};
 use super::webrtc::offer::{OFFER_MAX, Offer};
 use super::webrtc::peer::Peer;
 use super::webrtc::transport::{LEAD_MS, WebRtcTransport};
 use super::webrtc::{WebRtc, refused as refused_offer};
+use super::ws::WsTransport;
 
 /// Seconds after which a client may try again where calls are not taken for a moment.
 const RETRY_SOON_S: u64 = 5;
@@ -43,6 +47,7 @@ struct Entry {
     session: ActorRef<SessionMsg>,
     peer: Weak<Peer>,
     etag: String,
+    door: Door,
 }
 
 /// A call's place among them, until its line is given up.
@@ -70,6 +75,11 @@ impl Calls {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The way in for sidebands.
+    pub(super) fn door(&self, id: &str) -> Option<Door> {
+        self.lock().get(id).map(|entry| entry.door.clone())
     }
 
     fn peer(&self, id: &str) -> Option<(Arc<Peer>, String)> {
@@ -222,17 +232,18 @@ async fn begin(
         Err(refusal) => return refused(&refusal),
     };
     admitted.opened(&ports);
-    let (location, etag, answer, transport) =
-        match set_up(app, webrtc, &asked.offer, ports.control.clone()).await {
-            Ok(set_up) => set_up,
-            // The ports are dropped with this, and the session ends with them.
-            Err(body) => return error(StatusCode::BAD_REQUEST, body, None),
-        };
+    let sidebands = guest.sidebands();
+    let home = Home { session: ports.control.clone(), door: sidebands.door() };
+    let (location, etag, answer, transport) = match set_up(app, webrtc, &asked.offer, home).await {
+        Ok(set_up) => set_up,
+        // The ports are dropped with this, and the session ends with them.
+        Err(body) => return error(StatusCode::BAD_REQUEST, body, None),
+    };
     tracing::debug!(session = %ports.id, model = query.model, "answered an offer");
-    let locked = guest.grant.and_then(|grant| grant.session);
+    let locked = guest.grant.as_ref().and_then(|grant| grant.session.clone());
     let asked = asked.session.map(|patch| patch.without(locked.as_ref()));
     let object = asked.and_then(|patch| first_settings(app, &ports, patch));
-    let beginning = app.beginning(query, object, locked);
+    let beginning = app.beginning(query, object, &guest, sidebands);
     tokio::spawn(async move {
         call::run(AnyTransport::WebRtc(Box::new(transport)), ports, beginning).await;
         drop((running, seat));
@@ -253,8 +264,8 @@ async fn resume(
     token: &str,
     last_event: Option<String>,
 ) -> Response<Body> {
-    let Some(session) = app.parking.session(token) else { return resume_expired() };
-    let (location, etag, answer, transport) = match set_up(app, webrtc, offer, session).await {
+    let Some(home) = app.parking.home(token) else { return resume_expired() };
+    let (location, etag, answer, transport) = match set_up(app, webrtc, offer, home).await {
         Ok(set_up) => set_up,
         Err(body) => return error(StatusCode::BAD_REQUEST, body, None),
     };
@@ -284,13 +295,14 @@ async fn set_up(
     app: &Arc<App>,
     webrtc: &WebRtc,
     offer: &Offer,
-    session: ActorRef<SessionMsg>,
+    home: Home,
 ) -> Result<(String, String, String, WebRtcTransport), ErrorBody> {
     let id = format!("rtc_{:032x}", rand::random::<u128>());
     let registered = Registered { calls: Arc::clone(&app.webrtc_calls), id: id.clone() };
     let (peer, answer, transport) = webrtc.answer(offer, Box::new(registered)).await?;
     let etag = new_etag();
-    let entry = Entry { session, peer: Arc::downgrade(&peer), etag: etag.clone() };
+    let Home { session, door } = home;
+    let entry = Entry { session, peer: Arc::downgrade(&peer), etag: etag.clone(), door };
     app.webrtc_calls.lock().insert(id.clone(), entry);
     Ok((format!("/v1/realtime/calls/{id}"), etag, answer, transport))
 }
@@ -349,6 +361,35 @@ pub(super) async fn hang_up(State(app): State<Arc<App>>, Path(id): Path<String>)
     // A session that has ended is hung up already.
     entry.session.cast(SessionMsg::Hangup("the caller hung up".into())).ok();
     StatusCode::OK.into_response()
+}
+
+/// A further line of control to a call. Who may not know of a call is told that there is none.
+pub(super) fn join(
+    app: &App,
+    guest: &Guest,
+    id: &str,
+    query: &RealtimeQuery,
+    upgrade: WebSocketUpgrade,
+) -> Response<Body> {
+    let door = app.webrtc_calls.door(id);
+    let Some(door) = door.filter(|door| door.opens_to(&guest.principal, guest.grant.as_ref())) else {
+        let message = "There is no such call, or it is over.";
+        let body = ErrorBody::invalid("call_not_found", message, Some("call_id"));
+        return error(StatusCode::NOT_FOUND, body, None);
+    };
+    let Some(place) = door.place() else {
+        let mut body = ErrorBody::invalid(
+            "too_many_sidebands",
+            "This call has as many sidebands as it may have.",
+            Some("call_id"),
+        );
+        body.kind = "rate_limit_error";
+        return error(StatusCode::TOO_MANY_REQUESTS, body, Some(RETRY_SOON_S));
+    };
+    let extended = query.events.as_deref() == Some("extended");
+    let sight = Sight { trusted: guest.grant.is_none(), extended };
+    let upgrade = upgrade.max_message_size(sideband::MESSAGE_MAX).max_frame_size(sideband::MESSAGE_MAX);
+    upgrade.on_upgrade(move |socket| door.serve(WsTransport::new(socket), sight, place))
 }
 
 /// `GET /v1/realtime/ice`: whether calls are taken over WebRTC, and what browsers need to reach us.

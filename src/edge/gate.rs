@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Query, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
 use axum::middleware::Next;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,8 +23,9 @@ use super::protocol::session_object::{SessionPatch, TRANSCRIPTION};
 use super::protocol::{ErrorBody, SessionObject};
 use super::rest::{Refusal, json_body, unix_now};
 use super::secrets::{self, Grant};
+use super::sideband::Sidebands;
 use crate::identity::Denied;
-use crate::identity::quota::{RETRY_SESSION_S, Seat};
+use crate::identity::quota::{Left, RETRY_SESSION_S, Seat};
 
 /// What operators ask for without a key: whether the server lives, can take callers, and what it measures.
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
@@ -45,6 +46,12 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// Further lines to a call of the guest's, of which there are none yet.
+    pub(super) fn sidebands(&self) -> Sidebands {
+        let interview = self.grant.as_ref().and_then(|grant| grant.interview.clone());
+        Sidebands::of(self.principal.clone(), interview)
+    }
+
     /// A seat among the sessions of the guest's tier; an answer where all are taken.
     pub(super) fn seat(&self, app: &App) -> Result<Option<Seat>, Box<Response<Body>>> {
         let Some(identity) = &app.identity else { return Ok(None) };
@@ -92,19 +99,46 @@ pub(super) async fn identify(
             Err(why) => return denied(why),
         },
     };
-    if let Some(identity) = &app.identity
-        && let Err(seconds) = identity.quotas.request(&guest.principal, now)
-    {
-        return too_many("rate_limit_exceeded", "Too many requests for this minute.", seconds);
+    let Some(identity) = &app.identity else {
+        request.extensions_mut().insert(guest);
+        return next.run(request).await;
+    };
+    let meter = identity.quotas.meter(&guest.principal);
+    let mut response = match identity.quotas.request(&guest.principal, now) {
+        Ok(()) => {
+            request.extensions_mut().insert(guest);
+            next.run(request).await
+        }
+        Err(seconds) => too_many("rate_limit_exceeded", "Too many requests for this minute.", seconds),
+    };
+    if let Some(left) = meter.left() {
+        tell_left(&left, response.headers_mut());
     }
-    request.extensions_mut().insert(guest);
-    next.run(request).await
+    response
 }
 
-/// Whether somebody comes back to a call that waits for them.
+/// What is left of a quota, in the headers that OpenAI's clients read.
+fn tell_left(left: &Left, headers: &mut HeaderMap) {
+    let reset = match left.reset.as_millis() {
+        ms if ms < 1_000 => format!("{ms}ms"),
+        ms => format!("{}s", ms as f64 / 1_000.0),
+    };
+    let figures =
+        [("limit", left.limit.to_string()), ("remaining", left.remaining.to_string()), ("reset", reset)];
+    for (name, figure) in figures {
+        let name = HeaderName::try_from(format!("x-ratelimit-{name}-requests"));
+        if let (Ok(name), Ok(figure)) = (name, HeaderValue::try_from(figure)) {
+            headers.insert(name, figure);
+        }
+    }
+}
+
+/// Whether somebody comes back to a call that waits for them. A sideband is another line: its token proves nothing.
 fn resumes(app: &App, uri: &Uri) -> bool {
     let query = Query::<RealtimeQuery>::try_from_uri(uri);
-    query.is_ok_and(|Query(query)| query.resume.is_some_and(|token| app.parking.knows(&token)))
+    query.is_ok_and(|Query(query)| {
+        query.call_id.is_none() && query.resume.is_some_and(|token| app.parking.knows(&token))
+    })
 }
 
 fn denied(why: Denied) -> Response<Body> {
@@ -124,7 +158,15 @@ fn denied(why: Denied) -> Response<Body> {
 pub(super) fn cors(origins: &[String]) -> CorsLayer {
     let listed = origins.iter().filter_map(|origin| HeaderValue::from_str(origin.trim_end_matches('/')).ok());
     let methods = [Method::GET, Method::POST, Method::PATCH, Method::DELETE];
-    let told = [header::LOCATION, header::ETAG, header::RETRY_AFTER, HeaderName::from_static("x-request-id")];
+    let told = [
+        header::LOCATION,
+        header::ETAG,
+        header::RETRY_AFTER,
+        HeaderName::from_static("x-request-id"),
+        HeaderName::from_static("x-ratelimit-limit-requests"),
+        HeaderName::from_static("x-ratelimit-remaining-requests"),
+        HeaderName::from_static("x-ratelimit-reset-requests"),
+    ];
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(listed))
         .allow_methods(AllowMethods::list(methods))

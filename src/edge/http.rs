@@ -29,17 +29,19 @@ use crate::knowledge::Knowledge;
 
 use super::calls::Calls;
 use super::gate::Guest;
+use super::out_of_band::Writer;
 use super::parking::Parking;
 use super::patience::Patient;
-use super::protocol::session_object::{Offer, SessionPatch, TRANSCRIPTION};
+use super::protocol::session_object::{Offer, TRANSCRIPTION};
 use super::protocol::{ErrorBody, SessionObject};
 use super::rest::desk::Desk;
 use super::secrets::Secrets;
+use super::sideband::Sidebands;
 use super::transport::{AnyTransport, Transport};
 use super::webrtc::WebRtc;
 use super::webrtc::offer::OFFER_MAX;
 use super::ws::{MESSAGE_MAX, WsTransport};
-use super::{assets, call, calls, gate, interviews, openapi, origin, questions, rest};
+use super::{assets, call, calls, events_schema, gate, interviews, openapi, origin, questions, rest};
 use crate::identity::Identity;
 
 /// Bytes a request body may have: an offer's, with room for the form around it.
@@ -80,7 +82,7 @@ pub struct App {
     /// What pages hold in place of keys.
     pub secrets: Secrets,
     /// Lets requests of no session in.
-    pub desk: Desk,
+    pub desk: Arc<Desk>,
     draining: AtomicBool,
     calls: Arc<RwLock<()>>,
 }
@@ -105,7 +107,7 @@ impl App {
             parking: Parking::new(RESUME_WITHIN),
             identity: None,
             secrets: Secrets::default(),
-            desk: Desk::default(),
+            desk: Arc::default(),
             draining: AtomicBool::new(false),
             calls: Arc::default(),
         }
@@ -123,14 +125,20 @@ impl App {
         &self,
         query: &RealtimeQuery,
         object: Option<SessionObject>,
-        locked: Option<SessionPatch>,
+        guest: &Guest,
+        sidebands: Sidebands,
     ) -> call::Beginning<AnyTransport> {
+        let grant = guest.grant.as_ref();
         call::Beginning {
             offer: Arc::clone(&self.offer),
             extended: query.events.as_deref() == Some("extended"),
             object,
-            locked,
+            locked: grant.and_then(|grant| grant.session.clone()),
             parking: Arc::clone(&self.parking),
+            sidebands,
+            writer: Writer { desk: Arc::clone(&self.desk), viva: self.viva.clone() },
+            directed: grant.is_some_and(|grant| grant.interview.is_some()),
+            meter: self.identity.as_ref().map(|identity| identity.quotas.meter(&guest.principal)),
         }
     }
 }
@@ -170,6 +178,7 @@ fn interview_routes() -> Router<Arc<App>> {
         .route("/rag/general/next", post(questions::next_question))
         .route("/embedding/embed", post(questions::embed))
         .route("/openapi.json", get(openapi::document))
+        .route("/events.schema.json", get(events_schema::served))
 }
 
 /// Serves until `stop` is done; then takes no new session, lets those that run end within `drain`, ends
@@ -228,6 +237,9 @@ pub(super) struct RealtimeQuery {
     /// The last event they saw of it: what was told after that is told again.
     #[serde(default)]
     pub(super) last_event: Option<String>,
+    /// A call over WebRTC that this socket is a further line of.
+    #[serde(default)]
+    pub(super) call_id: Option<String>,
 }
 
 impl RealtimeQuery {
@@ -279,6 +291,9 @@ async fn realtime(
             .write_buffer_size(WRITE_BUFFER),
         Err(rejection) => return not_a_websocket(&app, &rejection),
     };
+    if let Some(id) = &query.call_id {
+        return calls::join(&app, &guest, id, &query, upgrade);
+    }
     if let Some(token) = query.resume {
         return resume(app, token, query.last_event, upgrade);
     }
@@ -302,7 +317,7 @@ async fn realtime(
     tracing::debug!(session = %ports.id, model = query.model, "handshake");
     let only_listens = query.intent.as_deref() == Some(TRANSCRIPTION);
     let object = only_listens.then(|| call::first_object(&ports.id, &app.offer).into_transcription());
-    let beginning = app.beginning(&query, object, guest.grant.and_then(|grant| grant.session));
+    let beginning = app.beginning(&query, object, &guest, guest.sidebands());
     // If the handshake fails, the ports are dropped here and with them the session's queue, which ends it.
     upgrade.on_upgrade(move |socket| async move {
         call::run(AnyTransport::Ws(Box::new(WsTransport::new(socket))), ports, beginning).await;

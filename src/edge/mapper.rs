@@ -6,18 +6,18 @@
 //! client that asked for them, because some clients raise on a type they do not know.
 
 use viva_actors::event::{ItemId, LogEntry, Outcome, SessionEvent, TurnMetrics, Usage};
-use viva_actors::turn::{CutReason, Endpointing};
+use viva_actors::turn::Endpointing;
 use viva_actors::types::Epoch;
 use viva_models::Role;
 
-use super::protocol::items::{ItemBody, ResponsePart};
-use super::protocol::server_events::{
-    DurationUsage, ResponseAudio, ResponseAudioOutput, ResponseObject, StatusDetails, StatusError,
-    TurnMetricsBody,
-};
+use super::protocol::server_events::{DurationUsage, TurnMetricsBody};
 use super::protocol::session_object::Format;
 use super::protocol::{ErrorBody, Ids, ItemObject, Part, ServerEvent};
-use super::tools::{self, Call};
+use super::tools;
+
+pub mod reply;
+
+use reply::{Names, Place, Reply};
 
 /// What of the session's settings shows in its responses.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +45,8 @@ pub struct Own {
     pub calls: Option<bool>,
     /// The client's metadata.
     pub metadata: Option<serde_json::Value>,
+    /// `max_output_tokens` as the wire shows it, in place of the session's.
+    pub max_output_tokens: Option<serde_json::Value>,
 }
 
 /// A session's log as the wire tells it.
@@ -61,28 +63,6 @@ pub struct Mapper {
     last_reply: Option<Names>,
     held_back: Vec<ServerEvent>,
     caption: Option<Caption>,
-}
-
-/// The response under way.
-struct Reply {
-    names: Names,
-    ids: Ids,
-    previous: Option<ItemId>,
-    /// The client knows of the item.
-    added: bool,
-    call: Option<Call>,
-    spoken: bool,
-    metadata: Option<serde_json::Value>,
-    part_open: bool,
-    /// It is being heard, over a transport that carries audio apart.
-    heard: bool,
-}
-
-#[derive(Clone)]
-struct Names {
-    epoch: Epoch,
-    response: String,
-    item: ItemId,
 }
 
 /// The caller's words of one item, as far as they are told.
@@ -318,40 +298,17 @@ impl Mapper {
 
     fn reply_started(&mut self, names: Names, previous: Option<ItemId>, out: &mut Vec<ServerEvent>) {
         let own = self.own.take().unwrap_or_default();
-        let ids = Ids {
-            response_id: names.response.clone(),
-            item_id: names.item.clone(),
-            output_index: 0,
-            content_index: 0,
-        };
-        let mut reply = Reply {
-            names,
-            ids,
-            previous,
-            added: false,
-            call: None,
-            spoken: own.spoken.unwrap_or(self.view.spoken),
-            metadata: own.metadata,
-            part_open: false,
-            heard: false,
-        };
-        let response = self.response(&reply, "in_progress", None, Vec::new(), None);
-        out.push(ServerEvent::ResponseCreated { response: Box::new(response) });
-        if !own.calls.unwrap_or(self.view.tools) {
-            reply.add_item(out);
-        }
+        let calls = own.calls.unwrap_or(self.view.tools);
+        let place = Place { conversation: Some(self.conversation_id.clone()), previous };
+        let mut reply = Reply::new(names, place, own, &self.view);
+        reply.begin(&self.view, calls, out);
         self.reply = Some(reply);
     }
 
     fn reply_text(&mut self, epoch: Epoch, delta: &str, out: &mut Vec<ServerEvent>) {
-        let Some(reply) = self.reply.as_mut().filter(|r| r.names.epoch == epoch) else { return };
-        reply.open_part(out);
-        let (ids, delta) = (reply.ids.clone(), delta.to_owned());
-        out.push(if reply.spoken {
-            ServerEvent::SpokenDelta { ids, delta }
-        } else {
-            ServerEvent::TextDelta { ids, delta }
-        });
+        if let Some(reply) = self.reply.as_mut().filter(|r| r.names.epoch == epoch) {
+            reply.text(delta, out);
+        }
     }
 
     fn reply_ended(
@@ -366,52 +323,9 @@ impl Mapper {
         self.last_reply = Some(reply.names.clone());
         // An interruption is now decided, or our voice ended under what the caller says.
         out.append(&mut self.held_back);
-        let item_status = if *outcome == Outcome::Completed { "completed" } else { "incomplete" };
-        reply.add_item(out);
-        reply.call_told(out);
-        let item = reply.item(item_status, reply.part_open.then_some(heard));
-        if reply.part_open {
-            reply.close_part(heard, out);
-        }
-        out.push(ServerEvent::ItemDone { previous_item_id: reply.previous.clone(), item: item.clone() });
-        out.push(ServerEvent::OutputItemDone {
-            response_id: reply.names.response.clone(),
-            output_index: 0,
-            item: item.clone(),
-        });
-        let (status, details) = status_of(outcome);
-        let response = self.response(&reply, status, Some(details), vec![item], Some(usage));
-        out.push(ServerEvent::ResponseDone { response: Box::new(response) });
-        if reply.heard {
-            out.push(ServerEvent::AudioBufferStopped { response_id: reply.names.response.clone() });
-        }
-        // We set no limits on requests or tokens; clients only wait for the event.
-        out.push(ServerEvent::RateLimits { rate_limits: [] });
-    }
-
-    fn response(
-        &self,
-        reply: &Reply,
-        status: &'static str,
-        status_details: Option<StatusDetails>,
-        output: Vec<ItemObject>,
-        usage: Option<Usage>,
-    ) -> ResponseObject {
-        ResponseObject {
-            object: "realtime.response",
-            id: reply.names.response.clone(),
-            conversation_id: self.conversation_id.clone(),
-            status,
-            status_details,
-            output,
-            output_modalities: [if reply.spoken { "audio" } else { "text" }],
-            audio: ResponseAudio {
-                output: ResponseAudioOutput { format: self.view.format, voice: self.view.voice.clone() },
-            },
-            usage: usage.map(Into::into),
-            metadata: reply.metadata.clone(),
-            max_output_tokens: self.view.max_output_tokens.clone(),
-        }
+        reply.end(outcome, heard, usage, &self.view, out);
+        // How much is left is known to whoever tells it.
+        out.push(ServerEvent::RateLimits { rate_limits: Vec::new() });
     }
 
     fn measured(&self, m: &TurnMetrics, heard: &str, said: &str) -> ServerEvent {
@@ -436,103 +350,8 @@ impl Mapper {
     }
 }
 
-impl Reply {
-    fn part(&self, text: String) -> ResponsePart {
-        if self.spoken { ResponsePart::Audio { transcript: text } } else { ResponsePart::Text { text } }
-    }
-
-    /// Tells of the item, once.
-    fn add_item(&mut self, out: &mut Vec<ServerEvent>) {
-        if std::mem::replace(&mut self.added, true) {
-            return;
-        }
-        let item = match &self.call {
-            Some(call) => {
-                ItemObject::call(self.names.item.clone(), "in_progress", call.name.clone(), String::new())
-            }
-            None => self.item("in_progress", None),
-        };
-        let response_id = self.names.response.clone();
-        out.push(ServerEvent::OutputItemAdded { response_id, output_index: 0, item: item.clone() });
-        out.push(ServerEvent::ItemAdded { previous_item_id: self.previous.clone(), item });
-    }
-
-    /// Tells what the function is called with.
-    fn call_told(&self, out: &mut Vec<ServerEvent>) {
-        let (Some(call), ItemBody::FunctionCall { call_id, .. }) = (&self.call, self.item("", None).body)
-        else {
-            return;
-        };
-        let (response_id, item_id) = (self.names.response.clone(), self.names.item.clone());
-        let Call { name, arguments } = call.clone();
-        out.push(ServerEvent::ArgumentsDelta {
-            response_id: response_id.clone(),
-            item_id: item_id.clone(),
-            output_index: 0,
-            call_id: call_id.clone(),
-            delta: arguments.clone(),
-        });
-        out.push(ServerEvent::ArgumentsDone {
-            response_id,
-            item_id,
-            output_index: 0,
-            call_id,
-            name,
-            arguments,
-        });
-    }
-
-    fn open_part(&mut self, out: &mut Vec<ServerEvent>) {
-        self.add_item(out);
-        if !self.part_open {
-            self.part_open = true;
-            out.push(ServerEvent::PartAdded { ids: self.ids.clone(), part: self.part(String::new()) });
-        }
-    }
-
-    fn close_part(&self, text: &str, out: &mut Vec<ServerEvent>) {
-        if self.spoken {
-            out.push(ServerEvent::AudioDone { ids: self.ids.clone() });
-            out.push(ServerEvent::SpokenDone { ids: self.ids.clone(), transcript: text.to_owned() });
-        } else {
-            out.push(ServerEvent::TextDone { ids: self.ids.clone(), text: text.to_owned() });
-        }
-        out.push(ServerEvent::PartDone { ids: self.ids.clone(), part: self.part(text.to_owned()) });
-    }
-
-    /// The item. While it is being made it has no content: that is what the protocol's text says.
-    fn item(&self, status: &'static str, text: Option<&str>) -> ItemObject {
-        if let Some(Call { name, arguments }) = self.call.clone().filter(|_| !self.part_open) {
-            return ItemObject::call(self.names.item.clone(), status, name, arguments);
-        }
-        let content = text.map(|text| match self.spoken {
-            true => Part::OutputAudio { transcript: text.to_owned() },
-            false => Part::OutputText { text: text.to_owned() },
-        });
-        ItemObject::message(self.names.item.clone(), Role::Assistant, status, content.into_iter().collect())
-    }
-}
-
 fn transcription_delta(item: &ItemId, delta: String) -> ServerEvent {
     ServerEvent::TranscriptionDelta { item_id: item.clone(), content_index: 0, delta }
-}
-
-fn status_of(outcome: &Outcome) -> (&'static str, StatusDetails) {
-    let details = |kind, reason| StatusDetails { kind, reason, error: None };
-    match outcome {
-        Outcome::Completed => ("completed", details("completed", None)),
-        Outcome::Incomplete => ("incomplete", details("incomplete", Some("max_output_tokens"))),
-        Outcome::Shortened => ("incomplete", details("incomplete", None)),
-        Outcome::Cut(CutReason::BargeIn | CutReason::CallerWentOn) => {
-            ("cancelled", details("cancelled", Some("turn_detected")))
-        }
-        Outcome::Cut(CutReason::Client) => ("cancelled", details("cancelled", Some("client_cancelled"))),
-        Outcome::Failed(why) => {
-            let error =
-                StatusError { kind: "server_error", code: "reply_failed".into(), message: why.clone() };
-            ("failed", StatusDetails { kind: "failed", reason: None, error: Some(error) })
-        }
-    }
 }
 
 #[cfg(test)]

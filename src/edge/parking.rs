@@ -13,6 +13,8 @@ use ractor::ActorRef;
 use tokio::sync::mpsc;
 use viva_actors::ports::SessionMsg;
 
+use super::sideband::Door;
+
 /// Bytes of a token's halves: a name that is not met by chance, and 192 bits to prove it.
 const NAME: usize = 8;
 const PROOF: usize = 24;
@@ -34,7 +36,16 @@ pub struct Parking<T> {
 struct Place<T> {
     proof: [u8; PROOF],
     door: mpsc::Sender<T>,
-    session: Option<ActorRef<SessionMsg>>,
+    home: Option<Home>,
+}
+
+/// What a call is, whatever line it has.
+#[derive(Clone)]
+pub struct Home {
+    /// Its session.
+    pub session: ActorRef<SessionMsg>,
+    /// The way in for its sidebands.
+    pub door: Door,
 }
 
 /// A call's token, until it is spent or the call is over.
@@ -66,11 +77,11 @@ impl<T> Parking<T> {
         self.len() == 0
     }
 
-    /// A way back to the call of this session, and its door.
-    pub fn ticket(self: &Arc<Self>, session: Option<ActorRef<SessionMsg>>) -> (Ticket<T>, mpsc::Receiver<T>) {
+    /// A way back to this call, and its door.
+    pub fn ticket(self: &Arc<Self>, home: Option<Home>) -> (Ticket<T>, mpsc::Receiver<T>) {
         let (door, coming) = mpsc::channel(LINES);
         let (name, proof): (Name, [u8; PROOF]) = (rand::random(), rand::random());
-        self.lock().insert(name, Place { proof, door, session });
+        self.lock().insert(name, Place { proof, door, home });
         let token = name.iter().chain(&proof).map(|byte| format!("{byte:02x}")).collect();
         (Ticket { parking: Arc::clone(self), name, token }, coming)
     }
@@ -80,10 +91,10 @@ impl<T> Parking<T> {
         read(token).is_some_and(|(name, proof)| self.lock().get(&name).is_some_and(|p| p.proves(&proof)))
     }
 
-    /// The session whose call [`Self::claim`] would find.
-    pub fn session(&self, token: &str) -> Option<ActorRef<SessionMsg>> {
+    /// The call that [`Self::claim`] would find.
+    pub fn home(&self, token: &str) -> Option<Home> {
         let (name, proof) = read(token)?;
-        self.lock().get(&name).filter(|place| place.proves(&proof))?.session.clone()
+        self.lock().get(&name).filter(|place| place.proves(&proof))?.home.clone()
     }
 
     /// Spends a token. What is sent through the door becomes the call's line; none for a token that is not

@@ -2,7 +2,8 @@
 //!
 //! *Bound:* [`CONNECTIONS_MAX`] connections; more wait in the operating system's queue. Whoever has not sent the whole
 //! head of their first request within [`HEAD_WITHIN`] is cut off, however slowly they go on: a crowd that says nothing is
-//! gone after that, and others are served again. What comes after the first head is the handlers' business.
+//! gone after that, and others are served again. A connection that was answered and on which nothing has moved for
+//! [`IDLE_MAX`] is cut off as well; what else comes after the first head is the handlers' business.
 
 use std::future::Future;
 use std::io;
@@ -15,13 +16,18 @@ use std::time::Duration;
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// Connections at once: many times the sessions of the largest machine. One that says nothing costs some 10 KiB.
 pub const CONNECTIONS_MAX: usize = 8_192;
 
 /// How long the head of a first request may take: a kilobyte on the worst line takes a second.
 pub const HEAD_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a connection may rest after an answer. While a handler works nothing was written last, so a slow one is never
+/// cut off, nor an answer that is being sent: the slowest of those pauses for two minutes at the most. A WebSocket is
+/// pinged every quarter of a minute.
+pub const IDLE_MAX: Duration = Duration::from_secs(150);
 
 /// What ends the head of a request.
 const HEAD_END: &[u8; 4] = b"\r\n\r\n";
@@ -61,12 +67,28 @@ pub struct Awaited<I> {
     until: Option<Pin<Box<Sleep>>>,
     /// Bytes of [`HEAD_END`] seen so far.
     matched: usize,
+    /// When an answered connection has rested too long; none while the other side is the last who spoke.
+    rest: Option<Pin<Box<Sleep>>>,
+    idle_max: Duration,
     _place: Option<OwnedSemaphorePermit>,
 }
 
 impl<I> Awaited<I> {
     fn new(io: I, place: Option<OwnedSemaphorePermit>, within: Duration) -> Self {
-        Self { io, until: Some(Box::pin(sleep(within))), matched: 0, _place: place }
+        let until = Some(Box::pin(sleep(within)));
+        Self { io, until, matched: 0, rest: None, idle_max: IDLE_MAX, _place: place }
+    }
+
+    /// Something was written: from now on it may rest for so long.
+    fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
+        if !matches!(written, Poll::Ready(Ok(n)) if *n > 0) {
+            return;
+        }
+        let until = Instant::now() + self.idle_max;
+        match &mut self.rest {
+            Some(rest) => rest.as_mut().reset(until),
+            None => self.rest = Some(Box::pin(sleep_until(until))),
+        }
     }
 
     /// Looks for the end of the head in what came.
@@ -100,6 +122,18 @@ impl<I: AsyncRead + Unpin> AsyncRead for Awaited<I> {
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut me.io).poll_read(cx, buf);
+        if read.is_pending() {
+            if let Some(rest) = &mut me.rest
+                && rest.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the connection has rested too long",
+                )));
+            }
+            return read;
+        }
+        me.rest = None;
         if me.until.is_some() {
             me.look(&buf.filled()[before..]);
         }
@@ -109,7 +143,9 @@ impl<I: AsyncRead + Unpin> AsyncRead for Awaited<I> {
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for Awaited<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.wrote(&written);
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -125,7 +161,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Awaited<I> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.wrote(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -137,6 +175,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Awaited<I> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -151,6 +190,28 @@ mod tests {
         });
         let error = server.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn an_answered_connection_may_rest_so_long_and_one_that_works_for_ever() {
+        let (mut client, server) = duplex(64);
+        let mut server = Awaited::new(server, None, HEAD_WITHIN);
+        server.idle_max = Duration::from_millis(300);
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut bytes = [0; 64];
+        assert_eq!(server.read(&mut bytes).await.unwrap(), 18);
+        // The handler takes its time.
+        assert!(timeout(3 * server.idle_max, server.read(&mut bytes)).await.is_err(), "nobody is cut off");
+        server.write_all(b"an answer").await.unwrap();
+        // Another request, and its answer.
+        client.write_all(b"GET").await.unwrap();
+        assert_eq!(server.read(&mut bytes).await.unwrap(), 3);
+        assert!(timeout(3 * server.idle_max, server.read(&mut bytes)).await.is_err(), "nor now");
+        server.write_all(b"another").await.unwrap();
+        let began = Instant::now();
+        let error = server.read(&mut bytes).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() >= server.idle_max - Duration::from_millis(5), "{:?}", began.elapsed());
     }
 
     #[tokio::test]

@@ -5,55 +5,64 @@ use std::time::Duration;
 
 use ractor::RpcReplyPort;
 use ractor::rpc::CallResult;
-use viva_actors::conversation::{Item, ItemError, Place};
+use viva_actors::conversation::{ItemError, Place};
 use viva_actors::ports::{ResponseOptions, SessionMsg, TruncateError};
-use viva_models::Role;
 
 use super::call::{Call, view};
 use super::mapper::Own;
 use super::protocol::client_events::{ResponseParams, Truncate};
-use super::protocol::items::{ItemBody, WirePart};
 use super::protocol::session_object::{Functions, checked_instructions, checked_modality};
 use super::protocol::{
     ClientEvent, ErrorBody, ItemObject, Parsed, ServerEvent, SessionObject, SessionPatch, WireItem, parse,
 };
-use super::tools;
+use super::sideband::Asker;
 use super::transport::{Lost, Transport};
+
+mod beside;
+mod items;
+
+use items::{checked_item, function_item, shown};
 
 /// A session answers in microseconds; one that takes this long is about to be restarted or gone.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-
-/// Bytes of text one item may bring: more than the context of any model we serve.
-const ITEM_TEXT_MAX: usize = 64 * 1024;
-
-/// Bytes an item's name may have: twice the protocol's own limit.
-const ITEM_ID_MAX: usize = 64;
 
 /// What answers a request: events in order.
 type Answer = Result<Vec<ServerEvent>, ErrorBody>;
 
 impl<T: Transport + 'static> Call<T> {
-    /// Reads one message of the client's and does what it asks.
-    pub(super) async fn request(&mut self, text: &str) -> Result<(), Lost> {
+    /// Reads one message of a line and does what it asks. What changes the session is told to all, the rest to whoever
+    /// asked.
+    pub(super) async fn request(&mut self, asker: Asker, text: &str) -> Result<(), Lost> {
         let Parsed { event_id, event } = parse(text);
         let answer = match event {
-            Ok(event) => self.answer(event).await,
+            Ok(event) => self.answer(asker, event).await,
             Err(error) => Err(error),
         };
         match answer {
             Ok(events) => {
                 for event in events {
-                    self.say(event).await?;
+                    match event {
+                        ServerEvent::ItemRetrieved { .. } => self.say_to(asker, event).await?,
+                        _ => self.say(event).await?,
+                    }
                 }
                 Ok(())
             }
-            Err(error) => self.say(ServerEvent::Error { error: ErrorBody { event_id, ..error } }).await,
+            Err(error) => {
+                let error = ErrorBody { event_id, ..error };
+                self.say_to(asker, ServerEvent::Error { error }).await
+            }
         }
     }
 
-    async fn answer(&mut self, event: ClientEvent<'_>) -> Answer {
+    async fn answer(&mut self, asker: Asker, event: ClientEvent<'_>) -> Answer {
         match event {
-            ClientEvent::SessionUpdate(patch) => self.update(*patch),
+            ClientEvent::SessionUpdate(patch) => self.update(asker, *patch),
+            ClientEvent::Append(_) if asker != Asker::Caller => Err(ErrorBody::invalid(
+                "unsupported",
+                "Audio is the caller's; a sideband has none.",
+                Some("type"),
+            )),
             ClientEvent::Append(_) if self.transport.carries_audio() => Err(ErrorBody::invalid(
                 "unsupported",
                 "Audio comes on the call's track here; 'input_audio_buffer.append' is for WebSockets.",
@@ -105,13 +114,13 @@ impl<T: Transport + 'static> Call<T> {
                 Ok(vec![ServerEvent::ItemDeleted { item_id: id }])
             }
             ClientEvent::ItemTruncate(truncate) => self.truncate(truncate).await,
-            ClientEvent::ResponseCreate(params) => self.respond(*params),
-            ClientEvent::ResponseCancel(id) => self.cancel(id),
+            ClientEvent::ResponseCreate(params) => self.respond(asker, *params).await,
+            ClientEvent::ResponseCancel(id) => self.cancel(asker, id),
         }
     }
 
-    fn update(&mut self, patch: SessionPatch) -> Answer {
-        let patch = patch.without(self.locked.as_ref());
+    fn update(&mut self, asker: Asker, patch: SessionPatch) -> Answer {
+        let patch = patch.without(self.locked.as_ref().filter(|_| self.bound(asker)));
         let object = self.object.patched(patch, &self.offer, self.spoken_yet)?;
         self.fits(&object)?;
         self.intake.set_format(object.audio.input.format);
@@ -141,8 +150,8 @@ impl<T: Transport + 'static> Call<T> {
     }
 
     async fn create_item(&mut self, item: WireItem, previous: Option<String>) -> Answer {
-        let shown = function_item(&item)?;
-        let item = checked_item(item)?;
+        let shown = function_item(&item, "item")?;
+        let item = checked_item(item, "item")?;
         let place = match previous.as_deref() {
             None => Place::Last,
             Some("root") => Place::First,
@@ -184,18 +193,21 @@ impl<T: Transport + 'static> Call<T> {
         }
     }
 
-    fn respond(&mut self, mut params: ResponseParams) -> Answer {
+    async fn respond(&mut self, asker: Asker, mut params: ResponseParams) -> Answer {
         if self.object.only_listens() {
             let message = "This session only writes down what is said; nothing is answered in it.";
             return Err(ErrorBody::invalid("unsupported", message, Some("type")));
         }
-        if let Some(locked) = &self.locked {
+        if let Some(locked) = self.locked.as_ref().filter(|_| self.bound(asker)) {
             // Not by this way either.
             params.instructions = params.instructions.filter(|_| locked.instructions.is_none());
             params.output_modalities =
                 params.output_modalities.filter(|_| locked.output_modalities.is_none());
             params.tools = params.tools.filter(|_| locked.tools.is_none());
             params.tool_choice = params.tool_choice.filter(|_| locked.tool_choice.is_none());
+        }
+        if params.conversation.as_deref() == Some("none") {
+            return self.respond_beside(asker, params).await;
         }
         if self.replying() {
             let name = self.mapper.active().unwrap_or("the one just asked for").to_owned();
@@ -214,7 +226,10 @@ impl<T: Transport + 'static> Call<T> {
         Ok(Vec::new())
     }
 
-    fn cancel(&mut self, id: Option<String>) -> Answer {
+    fn cancel(&mut self, asker: Asker, id: Option<String>) -> Answer {
+        if id.as_deref().is_some_and(|id| self.beside.cancel(asker, id)) {
+            return Ok(Vec::new());
+        }
         let named_another = id.is_some_and(|id| self.mapper.active() != Some(id.as_str()));
         if named_another || !self.replying() {
             let message = "Cancellation failed: no active response found";
@@ -237,109 +252,8 @@ impl<T: Transport + 'static> Call<T> {
 }
 
 fn unknown_item(id: &str) -> ErrorBody {
-    let shown: String = id.chars().take(ITEM_ID_MAX).collect();
-    let message = format!("There is no item '{shown}' in this conversation.");
+    let message = format!("There is no item '{}' in this conversation.", shown(id));
     ErrorBody::invalid("item_not_found", message, Some("item_id"))
-}
-
-/// How a call or its result is shown, if it is one.
-fn function_item(item: &WireItem) -> Result<Option<ItemBody>, ErrorBody> {
-    let needed = |field: &Option<String>, name: &str| {
-        field.clone().ok_or_else(|| {
-            let message = format!("Missing required parameter: 'item.{name}'.");
-            ErrorBody::invalid("missing_required_parameter", message, Some(&format!("item.{name}")))
-        })
-    };
-    Ok(match item.kind.as_str() {
-        "function_call" => Some(ItemBody::FunctionCall {
-            // A client that begins a conversation anew may have forgotten it.
-            call_id: item
-                .call_id
-                .clone()
-                .unwrap_or_else(|| format!("call_{:020x}", rand::random::<u128>() >> 48)),
-            name: needed(&item.name, "name")?,
-            arguments: needed(&item.arguments, "arguments")?,
-        }),
-        "function_call_output" => Some(ItemBody::FunctionCallOutput {
-            call_id: needed(&item.call_id, "call_id")?,
-            output: needed(&item.output, "output")?,
-        }),
-        _ => None,
-    })
-}
-
-/// An item of words. Audio has to come with its transcript: what is not recognised here cannot be read.
-fn checked_item(item: WireItem) -> Result<Item, ErrorBody> {
-    let invalid =
-        |message: String, param: &str| Err(ErrorBody::invalid("invalid_value", message, Some(param)));
-    let item = words_of_functions(item);
-    if item.kind != "message" {
-        let message = format!("This server has no items of type '{}', only 'message'.", shown(&item.kind));
-        return Err(ErrorBody::invalid("unsupported", message, Some("item.type")));
-    }
-    let Some(role) = item.role else {
-        let message = "Missing required parameter: 'item.role'.";
-        return Err(ErrorBody::invalid("missing_required_parameter", message, Some("item.role")));
-    };
-    let id = item.id.unwrap_or_else(|| format!("item_{:020x}", rand::random::<u128>() >> 48));
-    if id.is_empty() || id.len() > ITEM_ID_MAX {
-        return invalid(format!("Invalid 'item.id': 1 to {ITEM_ID_MAX} bytes."), "item.id");
-    }
-    let (mut text, mut spoken) = (String::new(), false);
-    for (i, part) in item.content.into_iter().enumerate() {
-        let param = format!("item.content[{i}]");
-        let (kind, words) = match (role, part.kind.as_str()) {
-            (Role::User | Role::System, "input_text") | (Role::Assistant, "output_text") => {
-                ("text", part.text)
-            }
-            (Role::User, "input_audio") | (Role::Assistant, "output_audio") => {
-                spoken = true;
-                ("transcript", part.transcript)
-            }
-            (_, kind) => {
-                let message = format!("Invalid '{param}.type': '{}' for this role.", shown(kind));
-                return invalid(message, &format!("{param}.type"));
-            }
-        };
-        let Some(words) = words else {
-            let param = format!("{param}.{kind}");
-            let message = format!("Missing required parameter: '{param}'; items are made of words here.");
-            return Err(ErrorBody::invalid("missing_required_parameter", message, Some(&param)));
-        };
-        if !text.is_empty() {
-            text.push(' ');
-        }
-        text.push_str(&words);
-    }
-    if text.trim().is_empty() {
-        return invalid("Invalid 'item.content': it is empty.".into(), "item.content");
-    }
-    if text.len() > ITEM_TEXT_MAX {
-        let message = format!("Invalid 'item.content': {} bytes are more than {ITEM_TEXT_MAX}.", text.len());
-        return Err(ErrorBody::invalid("string_above_max_length", message, Some("item.content")));
-    }
-    Ok(Item { id, role, text, spoken, complete: true })
-}
-
-/// Calls and their results become words, since that is how the model reads them.
-fn words_of_functions(item: WireItem) -> WireItem {
-    let (role, kind, text) = match item.kind.as_str() {
-        "function_call" => {
-            let (name, arguments) = (item.name.as_deref(), item.arguments.as_deref());
-            let call = tools::as_written(name.unwrap_or_default(), arguments.unwrap_or_default());
-            (Role::Assistant, "output_text", call)
-        }
-        "function_call_output" => {
-            (Role::User, "input_text", tools::result(item.output.as_deref().unwrap_or_default()))
-        }
-        _ => return item,
-    };
-    let part = WirePart { kind: kind.into(), text: Some(text), transcript: None };
-    WireItem { kind: "message".into(), role: Some(role), content: vec![part], ..item }
-}
-
-fn shown(text: &str) -> String {
-    text.chars().take(ITEM_ID_MAX).collect()
 }
 
 fn checked_response(
@@ -347,12 +261,12 @@ fn checked_response(
     session: &SessionObject,
     prompt_chars_max: usize,
 ) -> Result<(ResponseOptions, Own), ErrorBody> {
-    if params.conversation.as_deref().is_some_and(|c| c != "auto") {
-        let message = "Replies outside the conversation are not supported; leave 'conversation' at 'auto'.";
-        return Err(ErrorBody::invalid("unsupported", message, Some("response.conversation")));
+    if params.conversation.as_deref().is_some_and(|c| c != "auto" && c != "none") {
+        let message = "Invalid 'response.conversation': it is auto or none.";
+        return Err(ErrorBody::invalid("invalid_value", message, Some("response.conversation")));
     }
     if params.input.as_ref().is_some_and(|input| !input.is_empty()) {
-        let message = "A reply reads the conversation; place items with 'conversation.item.create'.";
+        let message = "A reply of the conversation reads the conversation: place items with                        'conversation.item.create', or set 'conversation' to 'none'.";
         return Err(ErrorBody::invalid("unsupported", message, Some("response.input")));
     }
     let modality = match &params.output_modalities {
@@ -360,6 +274,7 @@ fn checked_response(
         None => None,
     };
     let spoken = modality.map(|m| m == ["audio"]);
+    let max_output_tokens = params.max_output_tokens.and_then(|limit| serde_json::to_value(limit).ok());
     let max_tokens = match params.max_output_tokens {
         Some(limit) => limit.checked("response.max_output_tokens")?,
         None => None,
@@ -377,7 +292,7 @@ fn checked_response(
         calls = Some(functions.callable());
     }
     let options = ResponseOptions { instructions, max_tokens, spoken, grammar };
-    Ok((options, Own { spoken, calls, metadata: params.metadata }))
+    Ok((options, Own { spoken, calls, metadata: params.metadata, max_output_tokens }))
 }
 
 #[cfg(test)]
@@ -388,55 +303,6 @@ mod tests {
 
     use super::*;
     use crate::edge::protocol::session_object::Offer;
-
-    fn item(value: Value) -> Result<Item, ErrorBody> {
-        checked_item(serde_json::from_value(value).unwrap())
-    }
-
-    #[test]
-    fn items_are_made_of_words() {
-        let typed = json!({"type": "message", "role": "user", "content": [
-            {"type": "input_text", "text": "one"}, {"type": "input_audio", "transcript": "two"}]});
-        let made = item(typed).unwrap();
-        assert_eq!((made.text.as_str(), made.spoken), ("one two", true));
-        assert!(made.id.starts_with("item_"));
-    }
-
-    #[test]
-    fn what_cannot_be_an_item_is_named() {
-        let cases = [
-            (json!({"type": "mcp_call"}), "item.type"),
-            (json!({"type": "message", "content": []}), "item.role"),
-            (json!({"type": "message", "role": "user", "content": []}), "item.content"),
-            (
-                json!({"type": "message", "role": "user", "content": [{"type": "input_audio", "audio": "AA"}]}),
-                "item.content[0].transcript",
-            ),
-            (
-                json!({"type": "message", "role": "user", "content": [{"type": "output_text", "text": "x"}]}),
-                "item.content[0].type",
-            ),
-        ];
-        for (value, param) in cases {
-            assert_eq!(item(value.clone()).unwrap_err().param.as_deref(), Some(param), "{value}");
-        }
-    }
-
-    #[test]
-    fn an_item_has_so_many_bytes_and_not_one_more() {
-        let of = |n: usize| {
-            item(json!({"type": "message", "role": "user",
-                "content": [{"type": "input_text", "text": "x".repeat(n)}]}))
-        };
-        assert_eq!(of(ITEM_TEXT_MAX).unwrap().text.len(), ITEM_TEXT_MAX);
-        assert_eq!(of(ITEM_TEXT_MAX + 1).unwrap_err().param.as_deref(), Some("item.content"));
-        let named = |n: usize| {
-            item(json!({"type": "message", "role": "user", "id": "i".repeat(n),
-                "content": [{"type": "input_text", "text": "x"}]}))
-        };
-        assert!(named(ITEM_ID_MAX).is_ok());
-        assert_eq!(named(ITEM_ID_MAX + 1).unwrap_err().param.as_deref(), Some("item.id"));
-    }
 
     #[test]
     fn a_response_may_have_functions_of_its_own() {

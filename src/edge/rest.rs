@@ -16,6 +16,7 @@ pub mod speech;
 pub mod subtitles;
 pub mod transcriptions;
 pub mod upload;
+pub mod writing;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -22,6 +22,39 @@ struct Used {
     sessions: u32,
 }
 
+impl Used {
+    /// Requests that are free at a time, where a minute has so many.
+    fn at_time(&self, minute: f64, now: Instant) -> f64 {
+        let since = now.saturating_duration_since(self.at).as_secs_f64();
+        (self.requests + since * minute / 60.0).min(minute)
+    }
+}
+
+/// What is left of a quota.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Left {
+    /// Requests that a minute has.
+    pub limit: u32,
+    /// Requests that may be made now.
+    pub remaining: u32,
+    /// How long until all of them may.
+    pub reset: Duration,
+}
+
+/// Looks at somebody's quota.
+#[derive(Clone)]
+pub struct Meter {
+    quotas: Quotas,
+    principal: Principal,
+}
+
+impl Meter {
+    /// What is left now; none where nothing is counted.
+    pub fn left(&self) -> Option<Left> {
+        self.quotas.left(&self.principal, Instant::now())
+    }
+}
+
 type Names = (String, String);
 
 /// What is used of the quotas.
@@ -59,6 +92,24 @@ impl Quotas {
         Self { tiers, used: Arc::default() }
     }
 
+    /// What looks at this one's quota.
+    pub fn meter(&self, principal: &Principal) -> Meter {
+        Meter { quotas: self.clone(), principal: principal.clone() }
+    }
+
+    /// How many requests somebody may still make; none where they are not counted.
+    pub fn left(&self, principal: &Principal, now: Instant) -> Option<Left> {
+        let limit = self.tier(principal.tier).requests_per_minute;
+        if limit == 0 {
+            return None;
+        }
+        let minute = f64::from(limit);
+        let all = lock(&self.used);
+        let requests = all.get(&names(principal)).map_or(minute, |used| used.at_time(minute, now));
+        let reset = Duration::from_secs_f64((minute - requests).max(0.0) * 60.0 / minute);
+        Some(Left { limit, remaining: requests as u32, reset })
+    }
+
     fn tier(&self, tier: Tier) -> &TierSection {
         match tier {
             Tier::Free => &self.tiers.free,
@@ -76,8 +127,7 @@ impl Quotas {
         let mut all = lock(&self.used);
         forget_idle(&mut all, now);
         let used = all.entry(names(principal)).or_insert(Used { requests: minute, at: now, sessions: 0 });
-        let since = now.saturating_duration_since(used.at).as_secs_f64();
-        used.requests = (used.requests + since * minute / 60.0).min(minute);
+        used.requests = used.at_time(minute, now);
         used.at = now;
         if used.requests < 1.0 {
             return Err(((1.0 - used.requests) * 60.0 / minute).ceil() as u64);
@@ -136,6 +186,21 @@ mod tests {
         assert_eq!(quotas.request(&bob, now), Ok(()), "others have their own");
         assert_eq!(quotas.request(&ann, now + Duration::from_secs(20)), Ok(()));
         assert_eq!(quotas.request(&ann, now + Duration::from_secs(21)), Err(19));
+    }
+
+    #[test]
+    fn what_is_left_is_told_and_looking_costs_nothing() {
+        let (quotas, now) = (quotas(), Instant::now());
+        let ann = user("ann", Tier::Free);
+        let left = |at| quotas.left(&ann, at).unwrap();
+        assert_eq!(left(now), Left { limit: 3, remaining: 3, reset: Duration::ZERO });
+        for _ in 0..2 {
+            quotas.request(&ann, now).unwrap();
+        }
+        assert_eq!(left(now), Left { limit: 3, remaining: 1, reset: Duration::from_secs(40) });
+        assert_eq!(left(now), left(now));
+        assert_eq!(left(now + Duration::from_secs(20)).remaining, 2);
+        assert_eq!(quotas.left(&user("big", Tier::Enterprise), now), None);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 // All browser tests: the page's pure parts, the page against a mocked socket and a mocked peer, and the page
 // against the real server. `node tests/browser/run.mjs [unit] [ladder] [page] [direct] [room]
-// [interview] [firefox] [talk]`; VIVA_ONLY picks tests by name.
+// [interview] [keys] [firefox] [talk]`; VIVA_ONLY picks tests by name.
 import { direct } from "./direct.mjs";
 import { firefox } from "./firefox.mjs";
 import { interview } from "./interview.mjs";
+import { keys } from "./keys.mjs";
 import { ladders } from "./ladder.mjs";
 import { page } from "./page.mjs";
 import { room } from "./room.mjs";
@@ -13,7 +14,7 @@ import { units } from "./unit.mjs";
 // Long enough for every test's own limit on a busy machine; a hang ends here.
 const LIMIT_MS = 12 * 60_000;
 
-const all = { unit: units, ladder: ladders, page, direct, room, interview, firefox, talk };
+const all = { unit: units, ladder: ladders, page, direct, room, interview, keys, firefox, talk };
 // Firefox is no part of what every machine has.
 const usual = Object.keys(all).filter((name) => name !== "firefox");
 const wanted = process.argv.slice(2);

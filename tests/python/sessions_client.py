@@ -1,7 +1,8 @@
-"""Talks to a running server with the official `openai` client: functions, transcription sessions, a caller's silence.
+"""Talks to a running server with the official `openai` client: functions, transcription sessions, a caller's silence,
+responses beside the conversation.
 Every event must validate against the client's own type definitions. Prints one line a scenario.
 
-    sessions_client.py http://127.0.0.1:8790 functions|listening|silence
+    sessions_client.py http://127.0.0.1:8790 functions|listening|silence|beside
 """
 
 import base64
@@ -131,6 +132,88 @@ def silence(url):
     check(added["item"]["id"] == told["item_id"] and added["item"]["role"] == "user", f"{added}")
 
 
+def beside(url):
+    """Responses outside the conversation, while one of the conversation is under way."""
+    caller = Caller(url)
+    caller.until("session.created")
+    caller.send(typed("I led a team of four."))
+    item = caller.until("conversation.item.done")["item"]["id"]
+
+    def ask(**response):
+        caller.send({"type": "response.create", "response": {"conversation": "none", **response}})
+
+    def given(text):
+        return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+
+    caller.seen.clear()
+    ask(output_modalities=["text"], instructions="Say what it is about.", metadata={"topic": "judge"},
+        max_output_tokens=200, input=[{"type": "item_reference", "id": item}, given("What was that about?")])
+    done = caller.until("response.done")["response"]
+    order = [kind for kind, before in zip(caller.kinds(), [None] + caller.kinds()) if kind != before]
+    check(order == ["response.created", "response.output_item.added", "response.content_part.added",
+                    "response.output_text.delta", "response.output_text.done", "response.content_part.done",
+                    "response.output_item.done", "response.done"], f"the order: {order}")
+    check(done["status"] == "completed" and done["conversation_id"] is None, f"{done}")
+    check(done["metadata"] == {"topic": "judge"} and done["max_output_tokens"] == 200, f"{done}")
+    text = "".join(e["delta"] for e in caller.seen if e["type"] == "response.output_text.delta")
+    check(text and done["output"][0]["content"] == [{"type": "output_text", "text": text}], f"{done}")
+    check(done["usage"]["output_tokens"] > 0, f"{done}")
+    # It has left nothing behind.
+    caller.send({"type": "conversation.item.retrieve", "item_id": done["output"][0]["id"]})
+    check(caller.until("error")["error"]["code"] == "item_not_found", "the conversation does not know it")
+    # What it reads is what it is given: nothing, the conversation, or more.
+    read = []
+    for more in ({"input": []}, {}, {"input": [given("word " * 200)]}):
+        ask(output_modalities=["text"], instructions="Be brief.", **more)
+        read.append(caller.until("response.done")["response"]["usage"]["input_tokens"])
+    check(read[0] < read[1] < read[2], f"{read}")
+    # One of the conversation and one beside it, each with events of its own.
+    caller.seen.clear()
+    caller.send({"type": "response.create"})
+    within = caller.until("response.created")["response"]
+    ask(output_modalities=["text"])
+    ends = [caller.until("response.done")["response"] for _ in range(2)]
+    check({end["status"] for end in ends} == {"completed"}, f"{ends}")
+    check({end["conversation_id"] for end in ends} == {within["conversation_id"], None}, f"{ends}")
+    added = [e["item"]["id"] for e in caller.seen if e["type"] == "conversation.item.added"]
+    check(added == [end["output"][0]["id"] for end in ends if end["conversation_id"]], f"{added}")
+    # Spoken, on a socket.
+    caller.seen.clear()
+    ask(input=[given("Read this.")])
+    done = caller.until("response.done")["response"]
+    voice = sum(len(base64.b64decode(e["delta"])) for e in caller.seen if e["type"] == "response.output_audio.delta")
+    check(done["output_modalities"] == ["audio"] and voice > RATE, f"a second and more is heard: {voice}")
+    # Four at once and not five; one is ended by its name.
+    for n in range(5):
+        ask(output_modalities=["text"], metadata={"n": str(n)})
+    check(caller.until("error")["error"]["code"] == "too_many_responses", "the fifth is refused")
+    begun = [e["response"] for e in caller.seen if e["type"] == "response.created" and e["response"]["metadata"]]
+    while len(begun) < 4:
+        begun.append(caller.until("response.created")["response"])
+    last = next(r for r in begun if r["metadata"] == {"n": "3"})
+    caller.send({"type": "response.cancel", "response_id": last["id"]})
+    ends = {}
+    while len(ends) < 4:
+        done = caller.until("response.done")["response"]
+        ends[done["metadata"]["n"]] = (done["status"], done["status_details"].get("reason"))
+    check(ends["3"] == ("cancelled", "client_cancelled"), f"{ends}")
+    check(all(ends[n][0] == "completed" for n in "012"), f"{ends}")
+    caller.send({"type": "response.cancel", "response_id": last["id"]})
+    check(caller.until("error")["error"]["code"] == "response_cancel_not_active", "it is over")
+    # What is wrong is named.
+    for response, param in (
+        ({"conversation": "maybe"}, "response.conversation"),
+        ({"conversation": "none", "input": [{"type": "item_reference", "id": "item_x"}]}, "response.input[0].id"),
+        ({"conversation": "none", "input": [given("x"), {"type": "message", "role": "user", "content": []}]},
+         "response.input[1].content"),
+        ({"conversation": "none", "metadata": {"x": "y" * 20_000}}, "response.metadata"),
+        ({"input": [given("x")]}, "response.input"),
+    ):
+        caller.send({"type": "response.create", "response": response})
+        error = caller.until("error")["error"]
+        check(error["param"] == param, f"{param}: {error}")
+
+
 if __name__ == "__main__":
-    {"functions": functions, "listening": listening, "silence": silence}[sys.argv[2]](sys.argv[1])
+    {"functions": functions, "listening": listening, "silence": silence, "beside": beside}[sys.argv[2]](sys.argv[1])
     print(f"ok {sys.argv[2]}")

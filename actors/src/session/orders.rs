@@ -36,6 +36,9 @@ impl State {
             SessionMsg::GetItem(id, reply) => {
                 reply.send(self.conversation.get(&id).cloned()).ok();
             }
+            SessionMsg::GetItems(reply) => {
+                reply.send(self.conversation.items().to_vec()).ok();
+            }
             SessionMsg::TruncateItem(id, ms, reply) => {
                 let truncated = self.truncate(&id, ms);
                 reply.send(truncated).ok();

@@ -10,6 +10,7 @@ use viva_actors::playout::FRAME_MS;
 use viva_actors::ports::{Line, OUT_QUEUE, Out, SessionMsg};
 
 use super::{Call, End, close, event_name, event_number, millis};
+use crate::edge::parking::Home;
 use crate::edge::protocol::{Envelope, ServerEvent};
 use crate::edge::transport::{Lost, Transport};
 
@@ -26,7 +27,8 @@ impl<T: Transport + 'static> Call<T> {
     pub(super) async fn say_way_back(&mut self) -> Result<(), Lost> {
         let Some(parking) = &self.parking else { return Ok(()) };
         let expires_in_s = parking.stay().as_secs();
-        let (ticket, door) = parking.ticket(Some(self.control.0.clone()));
+        let home = Home { session: self.control.0.clone(), door: self.sidebands.door() };
+        let (ticket, door) = parking.ticket(Some(home));
         let token = ticket.token.clone();
         (self.ticket, self.door) = (Some(ticket), Some(door));
         self.say(ServerEvent::WayBack { token, expires_in_s }).await
@@ -53,6 +55,8 @@ impl<T: Transport + 'static> Call<T> {
                     self.take_up(back, silent + lost.elapsed()).await.ok();
                     return Ok(());
                 }
+                // What nobody is there to be told is kept; a sideband is there.
+                step = self.beside.next() => drop(self.step(step).await),
                 item = out.recv() => match item {
                     Some(Out::Event(entry)) if self.ends(&entry) => {}
                     // The playout sends it again.

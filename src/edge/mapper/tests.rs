@@ -1,9 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
-use viva_actors::turn::{EndReason, TurnConfig};
+use viva_actors::turn::{CutReason, EndReason, TurnConfig};
 use viva_actors::types::{MediaTime, SessionId, Stage};
 
 use super::*;
+use crate::edge::protocol::items::ItemBody;
 
 const EPOCH: Epoch = Epoch { turn: 1, rev: 1 };
 

@@ -4,10 +4,16 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
 
 use super::items::WireItem;
 use super::server_events::ErrorBody;
 use super::session_object::{INSTRUCTIONS_MAX, SessionPatch, TokenLimit};
+
+/// Schemas that others refer to, by their names.
+pub(in crate::edge) type Definitions = Vec<(String, RefOr<Schema>)>;
 
 /// The events a client may send.
 pub const NAMES: [&str; 11] = [
@@ -67,7 +73,7 @@ pub enum ClientEvent<'a> {
 }
 
 /// The fields of `conversation.item.truncate`.
-#[derive(Debug, PartialEq, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize, ToSchema)]
 pub struct Truncate {
     /// The item.
     pub item_id: String,
@@ -79,7 +85,7 @@ pub struct Truncate {
 }
 
 /// The `response` of `response.create`.
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct ResponseParams {
     /// In place of the session's.
@@ -88,10 +94,10 @@ pub struct ResponseParams {
     pub output_modalities: Option<Vec<String>>,
     /// In place of the session's.
     pub max_output_tokens: Option<TokenLimit>,
-    /// `auto`; `none` (out of band) is refused.
+    /// `auto`, or `none` for a response beside the conversation.
     pub conversation: Option<String>,
-    /// Refused unless empty: a reply always reads the conversation.
-    pub input: Option<Vec<Value>>,
+    /// What a response beside the conversation reads instead of it.
+    pub input: Option<Vec<WireItem>>,
     /// Echoed in the response.
     pub metadata: Option<Value>,
     /// In place of the session's.
@@ -117,36 +123,37 @@ struct Head<'a> {
     event_id: Option<Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct SessionUpdate {
     session: SessionPatch,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct Append<'a> {
     #[serde(borrow)]
+    #[schema(value_type = String)]
     audio: Cow<'a, str>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct ItemCreate {
     item: WireItem,
     #[serde(default)]
     previous_item_id: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct ItemName {
     item_id: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct ResponseCreate {
     #[serde(default)]
     response: Option<ResponseParams>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct ResponseCancel {
     #[serde(default)]
     response_id: Option<String>,
@@ -208,6 +215,27 @@ fn read<'a>(kind: &str, text: &'a str) -> Result<ClientEvent<'a>, ErrorBody> {
             ));
         }
     })
+}
+
+/// What the fields of each event look like, in the order of [`NAMES`]; none for those without.
+pub(in crate::edge) fn schemas(definitions: &mut Definitions) -> [Option<RefOr<Schema>>; 11] {
+    fn of<T: ToSchema>(definitions: &mut Definitions) -> Option<RefOr<Schema>> {
+        T::schemas(definitions);
+        Some(T::schema())
+    }
+    [
+        of::<SessionUpdate>(definitions),
+        of::<Append<'_>>(definitions),
+        None,
+        None,
+        None,
+        of::<ItemCreate>(definitions),
+        of::<ItemName>(definitions),
+        of::<ItemName>(definitions),
+        of::<Truncate>(definitions),
+        of::<ResponseCreate>(definitions),
+        of::<ResponseCancel>(definitions),
+    ]
 }
 
 /// Characters of a client's own value that an error message repeats.

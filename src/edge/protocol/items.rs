@@ -1,13 +1,14 @@
 //! Conversation items as the wire shows and takes them.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use viva_actors::conversation::Item;
 use viva_models::Role;
 
 use crate::edge::tools::{self, Call};
 
 /// An item on its way out.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct ItemObject {
     /// Its name.
     pub id: String,
@@ -21,12 +22,13 @@ pub struct ItemObject {
 }
 
 /// What an item is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ItemBody {
     /// Something said.
     Message {
         /// Who says it.
+        #[schema(value_type = String)]
         role: Role,
         /// What is said.
         content: Vec<Part>,
@@ -50,7 +52,7 @@ pub enum ItemBody {
 }
 
 /// One part of an item's content.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Part {
     /// Typed by the caller or the client.
@@ -76,7 +78,7 @@ pub enum Part {
 }
 
 /// The content part of `response.content_part.*`, whose types have other names than an item's.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ResponsePart {
     /// Written.
@@ -128,7 +130,7 @@ impl ItemObject {
 }
 
 /// An item a client wants to place.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WireItem {
     /// Its name; one is made where none is given.
     #[serde(default)]
@@ -138,6 +140,7 @@ pub struct WireItem {
     pub kind: String,
     /// Who says it; every message has one.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub role: Option<Role>,
     /// Its parts.
     #[serde(default)]
@@ -157,7 +160,7 @@ pub struct WireItem {
 }
 
 /// A part of it.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WirePart {
     /// `input_text`, `input_audio`, `output_text` or `output_audio`.
     #[serde(rename = "type")]

@@ -1,10 +1,12 @@
 //! What the server says.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use viva_actors::event::Usage;
 
 use super::items::{ItemObject, ResponsePart};
 use super::session_object::{Format, ShownSession};
+use crate::identity::quota::Left;
 
 /// An event with its name, as it is written on the wire.
 #[derive(Debug, Serialize)]
@@ -17,7 +19,7 @@ pub struct Envelope<'a> {
 }
 
 /// Where in a response something belongs. Our responses have one item with one part.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Ids {
     /// The response.
     pub response_id: String,
@@ -31,7 +33,7 @@ pub struct Ids {
 
 /// Everything the server may say. Names are the GA protocol's; what stands after
 /// `output_audio_buffer.cleared` is ours and goes only to a client that asked for it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "type")]
 #[allow(missing_docs)] // The fields are the protocol's; its own documentation describes them.
 pub enum ServerEvent {
@@ -134,7 +136,7 @@ pub enum ServerEvent {
     #[serde(rename = "response.done")]
     ResponseDone { response: Box<ResponseObject> },
     #[serde(rename = "rate_limits.updated")]
-    RateLimits { rate_limits: [(); 0] },
+    RateLimits { rate_limits: Vec<RateLimit> },
     #[serde(rename = "output_audio_buffer.started")]
     AudioBufferStarted { response_id: String },
     #[serde(rename = "output_audio_buffer.stopped")]
@@ -210,8 +212,28 @@ impl ServerEvent {
     }
 }
 
+/// How much of a quota is left.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct RateLimit {
+    /// `requests`: tokens have no limit here.
+    pub name: &'static str,
+    /// How many a minute has.
+    pub limit: u32,
+    /// How many are left now.
+    pub remaining: u32,
+    /// Seconds until all are there again.
+    pub reset_seconds: f64,
+}
+
+impl From<Left> for RateLimit {
+    fn from(left: Left) -> Self {
+        let reset_seconds = left.reset.as_secs_f64();
+        Self { name: "requests", limit: left.limit, remaining: left.remaining, reset_seconds }
+    }
+}
+
 /// The body of `metrics.turn`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)] // viva_actors::event::TurnMetrics describes them.
 pub struct TurnMetricsBody {
     pub turn: u32,
@@ -231,7 +253,7 @@ pub struct TurnMetricsBody {
 }
 
 /// What an error says, in the OpenAI shape.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ErrorBody {
     /// `invalid_request_error` or `server_error`.
     #[serde(rename = "type")]
@@ -272,7 +294,7 @@ impl ErrorBody {
 }
 
 /// What a transcription cost.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct DurationUsage {
     /// Always `duration`: we count seconds, not tokens.
     #[serde(rename = "type")]
@@ -289,15 +311,16 @@ impl DurationUsage {
 }
 
 /// A response, as `response.created` and `response.done` show it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)] // The fields are the protocol's.
 pub struct ResponseObject {
     pub object: &'static str,
     pub id: String,
-    pub conversation_id: String,
+    pub conversation_id: Option<String>,
     pub status: &'static str,
     pub status_details: Option<StatusDetails>,
     pub output: Vec<ItemObject>,
+    #[schema(value_type = Vec<String>)]
     pub output_modalities: [&'static str; 1],
     pub audio: ResponseAudio,
     pub usage: Option<ResponseUsage>,
@@ -306,14 +329,14 @@ pub struct ResponseObject {
 }
 
 /// How a response sounds.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct ResponseAudio {
     /// The one stream out.
     pub output: ResponseAudioOutput,
 }
 
 /// Its stream.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)]
 pub struct ResponseAudioOutput {
     pub format: Format,
@@ -321,7 +344,7 @@ pub struct ResponseAudioOutput {
 }
 
 /// How a response ended.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)]
 pub struct StatusDetails {
     #[serde(rename = "type")]
@@ -333,7 +356,7 @@ pub struct StatusDetails {
 }
 
 /// Why it failed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)]
 pub struct StatusError {
     #[serde(rename = "type")]
@@ -344,7 +367,7 @@ pub struct StatusError {
 }
 
 /// Tokens spent. All of ours are text tokens: the speech engines are no part of the language model.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)]
 pub struct ResponseUsage {
     pub total_tokens: u32,
@@ -355,7 +378,7 @@ pub struct ResponseUsage {
 }
 
 /// Tokens of the prompt.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)]
 pub struct InputDetails {
     pub text_tokens: u32,
@@ -364,7 +387,7 @@ pub struct InputDetails {
 }
 
 /// Tokens of the answer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)]
 pub struct OutputDetails {
     pub text_tokens: u32,

@@ -11,6 +11,7 @@ mod transcription;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 use viva_actors::ports::SessionSpec;
 
 use super::server_events::ErrorBody;
@@ -24,7 +25,7 @@ pub use transcription::{ShownSession, TRANSCRIPTION};
 const TOKENS: std::ops::RangeInclusive<u32> = 1..=4096;
 
 /// A session's settings as the wire shows them.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)] // The fields are the protocol's.
 pub struct SessionObject {
     #[serde(rename = "type")]
@@ -32,6 +33,7 @@ pub struct SessionObject {
     pub object: &'static str,
     pub id: String,
     pub model: String,
+    #[schema(value_type = Vec<String>)]
     pub output_modalities: [&'static str; 1],
     pub instructions: String,
     pub tools: Vec<Value>,
@@ -46,7 +48,7 @@ pub struct SessionObject {
 }
 
 /// Both directions.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)]
 pub struct AudioObject {
     pub input: InputObject,
@@ -54,7 +56,7 @@ pub struct AudioObject {
 }
 
 /// How the caller is heard.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)]
 pub struct InputObject {
     pub format: Format,
@@ -64,7 +66,7 @@ pub struct InputObject {
 }
 
 /// How we sound.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)]
 pub struct OutputObject {
     pub format: Format,
@@ -73,7 +75,7 @@ pub struct OutputObject {
 }
 
 /// An audio format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Format {
     /// Its name.
     #[serde(rename = "type")]
@@ -84,7 +86,7 @@ pub struct Format {
 }
 
 /// The formats of the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum FormatKind {
     /// 16 bits, little-endian, mono, 24 kHz.
     #[serde(rename = "audio/pcm")]
@@ -103,7 +105,7 @@ impl Format {
 }
 
 /// A number of tokens, or no limit of the client's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum TokenLimit {
     /// So many.
@@ -113,7 +115,7 @@ pub enum TokenLimit {
 }
 
 /// The word `inf`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Inf {
     /// `inf`.
@@ -137,7 +139,7 @@ impl TokenLimit {
 }
 
 /// Transcripts of the caller.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 #[allow(missing_docs)]
 pub struct Transcription {
@@ -149,7 +151,7 @@ pub struct Transcription {
 }
 
 /// Noise reduction.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NoiseReduction {
     /// Near or far microphone: one denoiser serves both.
     #[serde(rename = "type")]
@@ -157,7 +159,7 @@ pub struct NoiseReduction {
 }
 
 /// Where the microphone is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Field {
@@ -166,7 +168,7 @@ pub enum Field {
 }
 
 /// How turns are found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[allow(missing_docs)]
 pub struct TurnDetection {
     #[serde(rename = "type")]
@@ -188,7 +190,7 @@ pub struct TurnDetection {
 }
 
 /// The two ways.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum TurnKind {
@@ -197,7 +199,7 @@ pub enum TurnKind {
 }
 
 /// How soon we take the floor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Eagerness {
@@ -224,7 +226,7 @@ fn yes() -> bool {
 }
 
 /// What a client wants changed. A field left out stays; `null`, where the protocol knows it, turns off.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
 #[allow(missing_docs)]
 pub struct SessionPatch {
     #[serde(rename = "type")]
@@ -244,7 +246,7 @@ pub struct SessionPatch {
 }
 
 /// Both directions.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 #[allow(missing_docs)]
 pub struct AudioPatch {
@@ -253,21 +255,24 @@ pub struct AudioPatch {
 }
 
 /// How the caller is heard.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 #[allow(missing_docs)]
 pub struct InputPatch {
     pub format: Option<Format>,
     #[serde(deserialize_with = "nullable")]
+    #[schema(value_type = Option<Transcription>)]
     pub transcription: Option<Option<Transcription>>,
     #[serde(deserialize_with = "nullable")]
+    #[schema(value_type = Option<NoiseReduction>)]
     pub noise_reduction: Option<Option<NoiseReduction>>,
     #[serde(deserialize_with = "nullable")]
+    #[schema(value_type = Option<TurnDetection>)]
     pub turn_detection: Option<Option<TurnDetection>>,
 }
 
 /// How we sound.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 #[allow(missing_docs)]
 pub struct OutputPatch {
@@ -277,7 +282,7 @@ pub struct OutputPatch {
 }
 
 /// A voice, by name or by id.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum VoiceName {
     /// By name.

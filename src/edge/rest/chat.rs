@@ -11,10 +11,11 @@ use bytes::Bytes;
 use futures_util::stream::unfold;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use viva_actors::gpu::work::GenEvent;
-use viva_models::{Begun, Message, Prompt, Role, Sampling, StopReason};
+use viva_actors::event::Usage;
+use viva_models::{Message, Prompt, Role, Sampling};
 
-use super::desk::{Kind, Text, Ticket};
+use super::desk::Kind;
+use super::writing::{Finish, Writing};
 use super::{Refusal, json_body, sse, sse_response, unix_now};
 use crate::edge::http::App;
 use crate::edge::tools::{self, Choice};
@@ -156,18 +157,11 @@ pub(in crate::edge) async fn create(
         return Err(Refusal::invalid("context_length_exceeded", message, Some("messages")));
     }
     let ticket = app.desk.enter(Kind::Write, &app.viva).await?;
-    let text = ticket.write(Prompt { messages, unfinished: false }, sampling);
-    let mut writing = Writing {
+    let mut writing = Completion {
         id: format!("chatcmpl-{:032x}", rand::random::<u128>()),
         created: unix_now(),
         model: asked.model.unwrap_or_else(|| "viva-chat".into()),
-        with_tools,
-        text,
-        written: String::new(),
-        call: None,
-        usage: None,
-        finish: None,
-        _ticket: ticket,
+        writing: Writing::begin(ticket, Prompt { messages, unfinished: false }, sampling, with_tools),
     };
     if asked.stream {
         // The first token decides between an answer and an error.
@@ -319,79 +313,45 @@ fn instruct(messages: &mut Vec<Message>, instructions: String) {
 }
 
 /// An answer in the making.
-struct Writing {
+struct Completion {
     id: String,
     created: u64,
     model: String,
-    with_tools: bool,
-    text: Text,
-    written: String,
-    call: Option<tools::Call>,
-    usage: Option<(Begun, u32)>,
-    finish: Option<&'static str>,
-    _ticket: Ticket,
+    writing: Writing,
 }
 
-impl Writing {
-    /// More of the answer; none at its end. What may become a call is kept until it is one.
+impl Completion {
     async fn next(&mut self) -> Result<Option<String>, Refusal> {
-        if self.finish.is_some() {
-            return Ok(None);
-        }
-        let mut begun = self.usage.map_or(Begun { prompt_tokens: 0, reused_tokens: 0 }, |usage| usage.0);
-        loop {
-            let (piece, end) = match self.text.next().await? {
-                GenEvent::Begun(what) => {
-                    begun = what;
-                    self.usage = Some((what, 0));
-                    continue;
-                }
-                GenEvent::Token(piece) => (piece, None),
-                GenEvent::Done { piece, reason, tokens } => {
-                    self.usage = Some((begun, tokens));
-                    (piece, Some(reason))
-                }
-                // The stream turns a failure into an error, and nobody speaks here.
-                GenEvent::Ends(_) | GenEvent::Failed(_) => continue,
-            };
-            self.written.push_str(&piece);
-            let calling = self.with_tools && tools::is_call(&self.written);
-            let Some(reason) = end else {
-                if piece.is_empty() || calling {
-                    continue;
-                }
-                return Ok(Some(piece));
-            };
-            self.finish = Some(if reason == StopReason::Length { "length" } else { "stop" });
-            if calling && let Some(call) = tools::call(&self.written) {
-                self.finish = Some("tool_calls");
-                self.call = Some(call);
-                return Ok(None);
-            }
-            let rest = if calling { self.written.clone() } else { piece };
-            return Ok(Some(rest).filter(|rest| !rest.is_empty()));
-        }
+        self.writing.next().await
+    }
+
+    fn finish(&self) -> Option<&'static str> {
+        self.writing.finish().map(|finish| match finish {
+            Finish::Whole => "stop",
+            Finish::Length => "length",
+            Finish::Call(_) => "tool_calls",
+        })
     }
 
     fn usage(&self) -> Value {
-        let (begun, completion) = self.usage.unwrap_or((Begun { prompt_tokens: 0, reused_tokens: 0 }, 0));
+        let Usage { input, cached, output } = self.writing.usage();
         json!({
-            "prompt_tokens": begun.prompt_tokens,
-            "completion_tokens": completion,
-            "total_tokens": begun.prompt_tokens + completion,
-            "prompt_tokens_details": {"cached_tokens": begun.reused_tokens, "audio_tokens": 0},
+            "prompt_tokens": input,
+            "completion_tokens": output,
+            "total_tokens": input + output,
+            "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
         })
     }
 
     fn tool_calls(&self) -> Option<Value> {
-        let call = self.call.as_ref()?;
+        let Some(Finish::Call(call)) = self.writing.finish() else { return None };
         let id = format!("call_{:024x}", rand::random::<u128>() >> 32);
         let function = json!({"name": call.name, "arguments": call.arguments});
         Some(json!([{"index": 0, "id": id, "type": "function", "function": function}]))
     }
 
     fn whole(&self) -> Value {
-        let mut message = json!({"role": "assistant", "content": self.written, "refusal": null});
+        let mut message = json!({"role": "assistant", "content": self.writing.written(), "refusal": null});
         if let Some(calls) = self.tool_calls() {
             message["content"] = Value::Null;
             message["tool_calls"] = calls;
@@ -401,7 +361,7 @@ impl Writing {
             "object": "chat.completion",
             "created": self.created,
             "model": self.model,
-            "choices": [{"index": 0, "message": message, "finish_reason": self.finish, "logprobs": null}],
+            "choices": [{"index": 0, "message": message, "finish_reason": self.finish(), "logprobs": null}],
             "usage": self.usage(),
         })
     }
@@ -430,7 +390,7 @@ impl Writing {
         if let Some(calls) = self.tool_calls() {
             out.extend_from_slice(&self.delta(json!({"tool_calls": calls}), None));
         }
-        out.extend_from_slice(&self.delta(json!({}), self.finish));
+        out.extend_from_slice(&self.delta(json!({}), self.finish()));
         if usage {
             out.extend_from_slice(&self.chunk(json!([]), Some(self.usage())));
         }
@@ -439,7 +399,7 @@ impl Writing {
     }
 }
 
-fn streamed(writing: Writing, first: Option<String>, usage: bool) -> Response<Body> {
+fn streamed(writing: Completion, first: Option<String>, usage: bool) -> Response<Body> {
     let mut head = writing.delta(json!({"role": "assistant", "content": ""}), None).to_vec();
     if let Some(piece) = &first {
         head.extend_from_slice(&writing.delta(json!({"content": piece}), None));

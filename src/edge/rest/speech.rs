@@ -16,6 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::stream::unfold;
 use serde::Deserialize;
 use serde_json::json;
+use viva_actors::ports::ReplyConfig;
 use viva_models::audio::{Resampler, SPEAK_RATE, to_i16};
 use viva_models::enhance::Voice;
 use viva_models::{Style, TtsJob};
@@ -171,7 +172,7 @@ fn done(chars: usize, samples: u64) -> Bytes {
 }
 
 /// A text on its way to being heard.
-struct Speaking {
+pub(in crate::edge) struct Speaking {
     sentences: VecDeque<String>,
     now: Option<Speech>,
     said_any: bool,
@@ -185,8 +186,26 @@ struct Speaking {
 }
 
 impl Speaking {
+    /// A text spoken for a caller: its file is 16-bit samples at 24 kHz without a header.
+    pub fn samples(ticket: Ticket, text: &str, voice: &ReplyConfig, language: &str) -> Result<Self, Refusal> {
+        let encoder = Encoder::new(AudioFormat::Pcm).map_err(|error| Refusal::internal(&error))?;
+        Ok(Self {
+            sentences: sentences(text).into(),
+            now: None,
+            said_any: false,
+            style: voice.style.clone(),
+            language: language.to_owned(),
+            studio: Some(Studio::new(encoder, voice.gain)),
+            ticket,
+            samples: 0,
+        })
+    }
+
     /// More of the file; none after its end.
-    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+    ///
+    /// # Errors
+    /// When the engine fails or does not come to it in time.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
         loop {
             if self.now.is_none() {
                 let Some(text) = self.sentences.pop_front() else { return self.finish().await };

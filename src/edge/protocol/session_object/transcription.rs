@@ -1,6 +1,7 @@
 //! Sessions that only write down what is said: no reply, no voice.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{InputObject, SessionObject, Transcription};
 
@@ -8,7 +9,7 @@ use super::{InputObject, SessionObject, Transcription};
 pub const TRANSCRIPTION: &str = "transcription";
 
 /// A session's settings as its client sees them, by its kind.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum ShownSession {
     /// A conversation.
@@ -18,7 +19,7 @@ pub enum ShownSession {
 }
 
 /// The settings of a session that only listens.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[allow(missing_docs)] // The fields are the protocol's.
 pub struct TranscriptionObject {
     #[serde(rename = "type")]
@@ -31,7 +32,7 @@ pub struct TranscriptionObject {
 }
 
 /// Its one direction.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct TranscriptionAudio {
     /// How the caller is heard.
     pub input: InputObject,
