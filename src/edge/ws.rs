@@ -239,7 +239,7 @@ fn broken(error: &str) -> Inbound {
     if error.contains("reset") || error.starts_with("IO error") {
         return lost(error);
     }
-    let (code, name, message) = if error.contains("too long") || error.contains("too big") {
+    let (code, name, message) = if error.contains("Message too long") {
         let message = format!("A message may have {MESSAGE_MAX} bytes; send audio in smaller appends.");
         (close::TOO_BIG, "message_too_large", message)
     } else {
