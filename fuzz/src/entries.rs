@@ -28,8 +28,11 @@ use viva_actors::ports::SessionSpec;
 use viva_actors::types::SessionId;
 use viva_models::audio::{LISTEN_RATE, Recording, decode};
 
-/// All of them, by the names of their targets and of their folders of seeds.
-pub const ENTRIES: [(&str, fn(&[u8])); 7] = [
+/// A place, by the name of its target and of its folder of seeds.
+pub type Entry = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const ENTRIES: [Entry; 7] = [
     ("event", event),
     ("sdp", sdp),
     ("stun", stun),
