@@ -73,15 +73,16 @@ lint: crates ## formatting and lints, as the tests demand them
 	cargo clippy --release --locked --all-targets -- -D warnings
 	cargo clippy --release --locked $(ENGINES) -- -D warnings
 
-soak: setup-test engines build ## the long tests (10 minutes): a thousand sessions and calls, an hour of talk, damaged events, more random cases
+soak: setup-test engines build ## the long tests (half an hour): a thousand sessions and calls, an hour of talk, damaged input, random cases, fuzzing
 	cargo clippy --release --locked -p viva --features soak --test soak -- -D warnings
 	cargo test --release --locked -p viva --features soak --test soak --test webrtc_leaks -- --nocapture --test-threads=1
 	PROPTEST_CASES=1000000 cargo test --release --locked -p viva-actors --lib
 	PROPTEST_CASES=200000 cargo test --release --locked -p viva --lib edge::webrtc
+	scripts/fuzz.sh
 
 bench: setup-test engines build weights-test ## measure on this machine; results under benches/runs
 	cargo bench --locked
 
 clean: ## remove what was built (weights stay)
 	cargo clean
-	rm -rf $(CACHE)/venv $(CACHE)/agents $(CACHE)/node
+	rm -rf $(CACHE)/venv $(CACHE)/agents $(CACHE)/frameworks $(CACHE)/node

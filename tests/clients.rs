@@ -1,5 +1,5 @@
-//! Agent frameworks made by others, each in a conversation with a real server on loopback. Which client does what is
-//! printed as a table, a line a cell: `cell | client | feature | ok`.
+//! Agent frameworks made by others, each in a conversation with a real server on loopback. What each of them has done
+//! stands in README.md ([`matrix`]).
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::{Server, fakes, node_modules, outsider, python};
+use support::matrix::{AGENTS_JS, AGENTS_JS_WEBRTC, AGENTS_PYTHON, LIVEKIT, PIPECAT, VALID};
+use support::{Server, fakes, matrix, node_modules, outsider, python, python_with};
 use tokio::process::Command;
 use viva_actors::gpu::Engines;
 use viva_actors::ports::SessionSpec;
@@ -21,49 +22,99 @@ fn calling() -> Engines {
     engines(Costs { asr_ms: 20, turn_ms: 5, prefill_ms: 5, step_ms: 2, tts_ms: 20 }, call, &Arc::default())
 }
 
-/// A conversation, with the start of node or Python.
-const WITHIN: Duration = Duration::from_secs(60);
+/// Some turns, with the start of node, Python or Chromium on a busy machine.
+const WITHIN: Duration = Duration::from_secs(120);
 
 fn script(name: &str) -> String {
     format!("{}/tests/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-async fn valid(events: &Path) {
-    let mut validate = Command::new(python());
-    validate.arg(script("python/validate_events.py")).arg(events);
-    outsider::run(validate, WITHIN).await;
-}
-
-async fn agents_js(engines: Engines, scenario: &str) {
+/// A client's conversation with a server of its own: `program script URL scenario EVENTS`. What it says that it has seen
+/// work is noted, and every event it was sent must be what the `openai` package's types say.
+async fn converses(client: &str, mut program: Command, file: &str, engines: Engines, scenario: &str) {
     let server = Server::with(engines, 8, SessionSpec::default()).await;
     let folder = tempfile::tempdir().unwrap();
     let events = folder.path().join("events.jsonl");
-    let mut node = Command::new("node");
-    node.args([&script("node/agents_client.mjs"), &server.url(), scenario]).arg(&events);
-    node.env("VIVA_NODE_MODULES", node_modules());
-    outsider::run(node, WITHIN).await;
-    valid(&events).await;
-    println!("cell | @openai/agents-realtime | {scenario} | ok");
+    program.args([&script(file), &server.url(), scenario]).arg(&events);
+    let said = outsider::run(program, WITHIN).await;
+    valid(client, &events).await;
+    matrix::proved(client, &said);
+    // Whoever hangs up is gone at once: no place is kept for them.
+    server.sessions(0).await;
     server.stop().await;
+}
+
+async fn valid(client: &str, events: &Path) {
+    let mut validate = Command::new(python());
+    validate.arg(script("python/validate_events.py")).arg(events);
+    outsider::run(validate, WITHIN).await;
+    matrix::prove(client, VALID);
+}
+
+/// The program for a client in Python, unless its packages could not be installed.
+fn packaged(client: &str, packages: &str) -> Option<Command> {
+    python_with(packages).map(Command::new).map_err(|why| matrix::absent(client, &why)).ok()
+}
+
+fn node() -> Command {
+    let mut node = Command::new("node");
+    let modules = node_modules();
+    node.env("VIVA_NODE", modules.parent().unwrap()).env("VIVA_NODE_MODULES", &modules);
+    node
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_of_the_javascript_framework_is_spoken_with() {
-    agents_js(fakes(), "spoken").await;
+    converses(AGENTS_JS, node(), "node/agents_client.mjs", fakes(), "spoken").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_of_the_javascript_framework_calls_its_function() {
-    agents_js(calling(), "functions").await;
+    converses(AGENTS_JS, node(), "node/agents_client.mjs", calling(), "functions").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_in_a_browser_is_spoken_with_over_webrtc() {
+    converses(AGENTS_JS_WEBRTC, node(), "browser/agents.mjs", fakes(), "spoken").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_in_a_browser_calls_its_function_over_webrtc() {
+    converses(AGENTS_JS_WEBRTC, node(), "browser/agents.mjs", calling(), "functions").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_of_the_python_framework_is_spoken_with() {
-    let python = support::agents_python();
-    let server = Server::start().await;
-    let mut command = Command::new(python);
-    command.args([&script("python/agents_client.py"), &server.url()]);
-    outsider::run(command, WITHIN).await;
-    println!("cell | openai-agents | spoken | ok");
-    server.stop().await;
+    let Some(python) = packaged(AGENTS_PYTHON, "agents") else { return };
+    converses(AGENTS_PYTHON, python, "python/agents_client.py", fakes(), "spoken").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_of_the_python_framework_calls_its_function() {
+    let Some(python) = packaged(AGENTS_PYTHON, "agents") else { return };
+    converses(AGENTS_PYTHON, python, "python/agents_client.py", calling(), "functions").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_of_pipecat_is_spoken_with() {
+    let Some(python) = packaged(PIPECAT, "frameworks") else { return };
+    converses(PIPECAT, python, "python/pipecat_client.py", fakes(), "spoken").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_of_pipecat_calls_its_function() {
+    let Some(python) = packaged(PIPECAT, "frameworks") else { return };
+    converses(PIPECAT, python, "python/pipecat_client.py", calling(), "functions").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_livekit_is_spoken_with() {
+    let Some(python) = packaged(LIVEKIT, "frameworks") else { return };
+    converses(LIVEKIT, python, "python/livekit_client.py", fakes(), "spoken").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_livekit_calls_its_function() {
+    let Some(python) = packaged(LIVEKIT, "frameworks") else { return };
+    converses(LIVEKIT, python, "python/livekit_client.py", calling(), "functions").await;
 }

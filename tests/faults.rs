@@ -1,4 +1,4 @@
-//! Faults from outside the protocol: damaged weights, clients too fast or too slow, disks and
+//! Faults from outside the protocol: damaged weights, clients too fast or too slow, sockets that mean no good, disks and
 //! folders that cannot be written, an endpoint that goes away, callers who come and go by the hundred.
 
 #![allow(clippy::unwrap_used)]
@@ -9,6 +9,8 @@ mod disk;
 mod pace;
 #[path = "faults/remote.rs"]
 mod remote;
+#[path = "faults/sockets.rs"]
+mod sockets;
 #[path = "faults/start.rs"]
 mod start;
 mod support;

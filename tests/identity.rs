@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
-use support::{Caller, Gate, Server, WITHIN, fakes, offer, outsider};
+use support::{Caller, Gate, Server, WITHIN, fakes, matrix, offer, outsider};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -257,10 +257,12 @@ async fn the_official_node_client_talks_over_tls_with_a_key() {
     node.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node/realtime_client.mjs"));
     node.args([&format!("https://{}", server.address), &key]).arg(&events);
     node.env("VIVA_NODE_MODULES", support::node_modules());
-    outsider::run(node, CLIENT_WITHIN).await;
+    let said = outsider::run(node, CLIENT_WITHIN).await;
     let mut validate = Command::new(support::python());
     validate.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/validate_events.py")).arg(&events);
     outsider::run(validate, CLIENT_WITHIN).await;
+    matrix::proved(matrix::OPENAI_NODE, &said);
+    matrix::prove(matrix::OPENAI_NODE, matrix::VALID);
     server.sessions(0).await;
     server.stop().await;
 }

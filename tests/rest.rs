@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Server, WITHIN, fakes, outsider, python, speech};
+use support::{Server, WITHIN, fakes, matrix, outsider, python, speech};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -491,9 +491,9 @@ fn resident() -> u64 {
 }
 
 /// Runs a script of somebody else's client against a server.
-async fn client(server: &Server, mut command: Command) {
+async fn client(server: &Server, name: &str, mut command: Command) {
     command.arg(server.url());
-    outsider::run(command, Duration::from_secs(90)).await;
+    matrix::proved(name, &outsider::run(command, Duration::from_secs(90)).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -501,7 +501,7 @@ async fn the_official_python_client_finds_every_endpoint() {
     let server = server().await;
     let mut command = Command::new(python());
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/rest_client.py"));
-    client(&server, command).await;
+    client(&server, matrix::OPENAI_PYTHON, command).await;
     server.stop().await;
 }
 
@@ -511,6 +511,6 @@ async fn the_official_node_client_finds_every_endpoint() {
     let mut command = Command::new("node");
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node/rest_client.mjs"));
     command.env("VIVA_NODE_MODULES", support::node_modules());
-    client(&server, command).await;
+    client(&server, matrix::OPENAI_NODE, command).await;
     server.stop().await;
 }

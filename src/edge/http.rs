@@ -11,7 +11,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{DefaultBodyLimit, Extension, Query, Request, State};
 use axum::http::{HeaderValue, Response, StatusCode, Uri, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::{get, patch, post};
 use axum::serve::Listener;
@@ -162,6 +162,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route_layer(from_fn_with_state(Arc::clone(&app), gate::identify))
         .fallback(fallback)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn(check_encoding))
         .layer(from_fn_with_state(Arc::clone(&app), check_origin))
         .layer(gate::cors(&app.origins))
         .with_state(app)
@@ -471,6 +472,17 @@ async fn check_origin(State(app): State<Arc<App>>, request: Request, next: Next)
     let message = "Pages of this origin are not served; 'server.origins' in the configuration lists those \
                    that are.";
     error(StatusCode::FORBIDDEN, ErrorBody::invalid("origin_not_allowed", message, None), None)
+}
+
+/// Nothing is unpacked here: what a packed body swells to is known only when it has.
+async fn check_encoding(request: Request, next: Next) -> Response<Body> {
+    let packed = |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !request.headers().get_all(header::CONTENT_ENCODING).iter().any(packed) {
+        return next.run(request).await;
+    }
+    let message = "Bodies are taken as they are; send it without 'Content-Encoding'.";
+    let body = ErrorBody::invalid("unsupported_content_encoding", message, None);
+    error(StatusCode::UNSUPPORTED_MEDIA_TYPE, body, None)
 }
 
 /// An error in the OpenAI shape.

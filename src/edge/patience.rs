@@ -1,6 +1,6 @@
 //! How long a connection may take to say what it wants, and how many there may be.
 //!
-//! *Bound:* [`CONNECTIONS_MAX`] connections; more wait in the operating system's queue. Whoever has not sent the whole
+//! *Bound:* [`CONNECTIONS_MAX`] connections, and no more than leave [`FILES_KEPT`] of the files this process may open; more wait in the operating system's queue. Whoever has not sent the whole
 //! head of their first request within [`HEAD_WITHIN`] is cut off, however slowly they go on: a crowd that says nothing is
 //! gone after that, and others are served again. A connection that was answered and on which nothing has moved for
 //! [`IDLE_MAX`] is cut off as well; what else comes after the first head is the handlers' business.
@@ -18,8 +18,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-/// Connections at once: many times the sessions of the largest machine. One that says nothing costs some 10 KiB.
+/// Connections at once: many times the sessions of the largest machine. One that says nothing costs 22 KiB (measured with a
+/// crowd of them), so that all together hold 180 MiB until they are cut off.
 pub const CONNECTIONS_MAX: usize = 8_192;
+
+/// Files that are not for connections: those of the program itself, the engines' sockets, and two of each recorded session
+/// where sixty are held. A server that has none left could not even say so.
+const FILES_KEPT: usize = 192;
 
 /// How long the head of a first request may take: a kilobyte on the worst line takes a second.
 pub const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -41,8 +46,22 @@ pub struct Patient<L> {
 impl<L> Patient<L> {
     /// In front of a listener.
     pub fn new(listener: L) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+        let places = places(&limits);
+        if places < CONNECTIONS_MAX {
+            tracing::info!(places, "connections at once, by this process's limit of open files (ulimit -n)");
+        }
+        Self { listener, places: Arc::new(Semaphore::new(places)) }
     }
+}
+
+/// Connections that may be open at once, by what `/proc/self/limits` says; at least a few, however little it allows.
+fn places(limits: &str) -> usize {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
+    soft.map_or(CONNECTIONS_MAX, |soft| {
+        soft.saturating_sub(FILES_KEPT).clamp(FILES_KEPT / 4, CONNECTIONS_MAX)
+    })
 }
 
 impl<L: Listener<Addr = SocketAddr>> Listener for Patient<L> {
@@ -178,6 +197,18 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+
+    #[test]
+    fn there_are_places_for_as_many_as_there_are_files_for() {
+        let limits =
+            |soft| format!("Limit  Soft Limit  Hard Limit  Units\nMax open files  {soft}  524288  files\n");
+        assert_eq!(places(&limits("1024")), 832);
+        assert_eq!(places(&limits("64")), 48);
+        for enough in ["1048576", "unlimited"] {
+            assert_eq!(places(&limits(enough)), CONNECTIONS_MAX);
+        }
+        assert_eq!(places(""), CONNECTIONS_MAX);
+    }
 
     #[tokio::test]
     async fn whoever_sends_a_byte_now_and_then_is_cut_off() {

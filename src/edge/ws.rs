@@ -239,7 +239,7 @@ fn broken(error: &str) -> Inbound {
     if error.contains("reset") || error.starts_with("IO error") {
         return lost(error);
     }
-    let (code, name, message) = if error.contains("too long") || error.contains("too big") {
+    let (code, name, message) = if error.contains("Message too long") {
         let message = format!("A message may have {MESSAGE_MAX} bytes; send audio in smaller appends.");
         (close::TOO_BIG, "message_too_large", message)
     } else {
@@ -316,7 +316,50 @@ impl Telephone {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use axum::Router;
+    use axum::extract::ws::WebSocketUpgrade;
+    use axum::routing::get;
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::edge::protocol::session_object::Format;
+
+    /// Two frames of our voice with a cut between them, before the writer has had a turn: there is one thread, and nothing
+    /// here waits before the goodbye.
+    async fn cut_between(socket: WebSocket) {
+        let mut transport = WsTransport::new(socket);
+        let ids = Ids { response_id: "r".into(), item_id: "i".into(), output_index: 0, content_index: 0 };
+        let format = Format { kind: FormatKind::Pcm, rate: None };
+        for id in ["before", "after"] {
+            let frame = Frame { event_id: id.into(), ids: &ids, format, samples: &[0; 480] };
+            transport.audio(frame).await.unwrap();
+            if id == "before" {
+                transport.flush();
+            }
+        }
+        transport.close(close::NORMAL, "").await;
+    }
+
+    #[tokio::test]
+    async fn voice_that_waited_when_it_was_cut_is_never_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/", listener.local_addr().unwrap());
+        let routes = Router::new()
+            .route("/", get(|upgrade: WebSocketUpgrade| async { upgrade.on_upgrade(cut_between) }));
+        let serving = tokio::spawn(async { axum::serve(listener, routes).await });
+        let (mut client, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        let mut came = Vec::new();
+        while let Some(Ok(message)) = client.next().await {
+            if let Ok(text) = message.into_text()
+                && let Ok(event) = serde_json::from_str::<serde_json::Value>(&text)
+            {
+                came.push(event["event_id"].as_str().unwrap().to_owned());
+            }
+        }
+        assert_eq!(came, ["after"]);
+        serving.abort();
+    }
 
     #[test]
     fn a_second_of_voice_is_a_second_in_every_format() {

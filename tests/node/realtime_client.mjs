@@ -49,9 +49,12 @@ rt.send({ type: 'session.update', session: { type: 'realtime', audio: { input: {
 await stream((i) => 9_000 * Math.sin(i * 0.0576), (n) => n >= 60);
 await stream(() => 0, () => came('response.done'));
 assert.equal(came('response.done').response.status, 'completed');
-assert(came('conversation.item.input_audio_transcription.completed').transcript.startsWith('word1'));
 const audio = seen.filter((e) => e.type === 'response.output_audio.delta').map((e) => Buffer.from(e.delta, 'base64'));
 assert(Buffer.concat(audio).length > RATE, 'half a second of voice at the least');
+console.log('proved spoken turn');
+console.log('proved TLS and key');
+assert(came('conversation.item.input_audio_transcription.completed').transcript.startsWith('word1'));
 assert(came('response.output_audio_transcript.done').transcript.length > 10, 'its words');
+console.log('proved captions');
 rt.close();
 console.log(`ok a spoken conversation, ${seen.length} events`);

@@ -1,5 +1,5 @@
 // Uses the HTTP endpoints of a running server with the official `openai` client for node, as an outside party.
-// Prints one line a feature; fails with a sentence on the first thing that is wrong.
+// Prints a line for each feature that it has seen work; fails with a sentence on the first thing that is wrong.
 //
 //     VIVA_NODE_MODULES=… node rest_client.mjs http://127.0.0.1:8790
 import assert from 'node:assert/strict';
@@ -68,5 +68,5 @@ const features = {
 
 for (const [name, feature] of Object.entries(features)) {
   await feature();
-  console.log(`ok ${name}`);
+  console.log(`proved ${name}`);
 }

@@ -122,7 +122,7 @@ def main(url):
     client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
     for feature in (models, embeddings, speech, transcriptions, chat):
         feature(client)
-        print(f"ok {feature.__name__}")
+        print(f"proved {feature.__name__}")
 
 
 if __name__ == "__main__":

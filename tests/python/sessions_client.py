@@ -96,6 +96,7 @@ def functions(url):
     check(done["output"][0]["type"] == "message", f"words this time: {done}")
     caller.send({"type": "response.create", "response": {"tools": [{"type": "function", "name": "no name"}]}})
     check(caller.until("error")["error"]["param"] == "response.tools[0].name", "a wrong function is named")
+    print("proved functions")
 
 
 def listening(url):

@@ -1,11 +1,12 @@
 //! What the tests at the boundary share: a server in this process with the test kit's engines, one in a
 //! process of its own ([`child`]), a caller who can also misbehave, many who come and go ([`churn`]), and programs of
-//! others ([`outsider`]).
+//! others ([`outsider`]) with the table of what they do ([`matrix`]).
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub mod calls;
 pub mod child;
 pub mod churn;
+pub mod matrix;
 pub mod outsider;
 pub mod rtc;
 
@@ -359,11 +360,14 @@ pub fn python() -> PathBuf {
     python
 }
 
-/// The Python with the agent framework, which `make test` prepares apart.
-pub fn agents_python() -> PathBuf {
-    let python = cache().join("agents/bin/python");
+/// The Python with these packages of others, which `make test` prepares apart, or why they could not be installed.
+pub fn python_with(packages: &str) -> Result<PathBuf, String> {
+    if let Ok(why) = std::fs::read_to_string(cache().join(format!("{packages}.missing"))) {
+        return Err(why);
+    }
+    let python = cache().join(packages).join("bin/python");
     assert!(python.is_file(), "there is no Python for the tests at {python:?}; run: make setup-test");
-    python
+    Ok(python)
 }
 
 /// The packages for node that `make test` prepares, in the user's cache folder.

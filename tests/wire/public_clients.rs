@@ -2,7 +2,7 @@
 
 use tokio::process::Command;
 
-use super::support::{Server, outsider, python, speech, write_wav};
+use super::support::{Server, matrix, outsider, python, speech, write_wav};
 
 /// A whole conversation with every kind of request; the script says what it checks.
 const PYTHON_WITHIN: std::time::Duration = std::time::Duration::from_secs(180);
@@ -17,7 +17,8 @@ async fn the_official_python_client_has_a_conversation() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/realtime_client.py");
     let mut client = Command::new(python);
     client.args([script, &server.url()]).arg(&recording);
-    outsider::run(client, PYTHON_WITHIN).await;
+    let said = outsider::run(client, PYTHON_WITHIN).await;
+    matrix::proved(matrix::OPENAI_PYTHON, &said);
     server.sessions(0).await;
     server.stop().await;
 }
