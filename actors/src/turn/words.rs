@@ -27,8 +27,8 @@ pub(super) fn hang(text: &str) -> bool {
 /// Whether the words only say "I am listening".
 pub fn is_backchannel(text: &str) -> bool {
     const WORDS: [&str; 22] = [
-        "uhhuh", "uh", "huh", "um", "ah", "aha", "oh", "yeah", "yep", "yes", "right", "alright", "ok", "okay",
-        "sure", "exactly", "cool", "i", "see", "wow", "great", "nice",
+        "uhhuh", "uh", "huh", "um", "ah", "aha", "oh", "yeah", "yep", "yes", "right", "alright", "ok",
+        "okay", "sure", "exactly", "cool", "i", "see", "wow", "great", "nice",
     ];
     // A hum is written in as many letters as the recogniser pleases: "mm", "Mmhm", "MMMM".
     let hum = |word: &str| word.len() >= 2 && word.chars().all(|c| matches!(c, 'm' | 'h'));
