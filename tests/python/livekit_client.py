@@ -7,8 +7,6 @@ validates them, and prints a line for each feature that it has seen work.
 
 import asyncio
 import json
-import math
-import struct
 import sys
 import time
 
@@ -17,7 +15,8 @@ from livekit import rtc
 from livekit.agents import llm
 from livekit.plugins import openai
 
-RATE = 24_000
+from mouth import FRAME, RATE, Mouth
+
 WITHIN = 20.0  # seconds anything may take; the fake engines need a fraction of it
 
 
@@ -64,7 +63,8 @@ class Caller:
 
     def __init__(self, model, log):
         self.session = model.session()
-        self.seen, self.replies, self.heard, self.errors, self.speaking = [], [], [], [], False
+        self.seen, self.replies, self.heard, self.errors = [], [], [], []
+        self.mouth = Mouth()
         self.session.on("openai_server_event_received", lambda event: self._came(event, log))
         self.session.on("generation_created", lambda event: self.replies.append(Reply(event)))
         self.session.on("error", self.errors.append)
@@ -90,27 +90,15 @@ class Caller:
             await asyncio.sleep(0.02)
 
     async def microphone(self):
-        """A tone while the caller speaks, silence otherwise, a frame every 20 ms."""
-        n, due = 0, time.monotonic()
-        while True:
-            level = 9_000 if self.speaking else 0
-            samples = (int(level * math.sin((n * 480 + i) * 0.0576)) for i in range(480))
-            audio = b"".join(struct.pack("<h", s) for s in samples)
-            self.session.push_audio(rtc.AudioFrame(audio, RATE, 1, 480))
-            n, due = n + 1, due + 0.02
-            await asyncio.sleep(max(0, due - time.monotonic()))
-
-    async def speak(self, seconds):
-        self.speaking = True
-        await asyncio.sleep(seconds)
-        self.speaking = False
+        async for audio in self.mouth.frames():
+            self.session.push_audio(rtc.AudioFrame(audio, RATE, 1, FRAME))
 
 
 async def spoken(caller):
     await caller.session.update_instructions("Be brief.")
     await caller.until("settings", lambda: [
         e for e in caller.came("session.updated") if e["session"]["instructions"] == "Be brief."])
-    await caller.speak(1.2)
+    await caller.mouth.speak(1.2)
     await caller.until("reply", lambda: caller.replies and caller.replies[0].reading.done())
     reply = caller.replies[0]
     check(reply.voice > 0.5, f"{reply.voice} s of voice")
@@ -124,10 +112,10 @@ async def spoken(caller):
     caller.session.truncate(message_id=reply.id, modalities=["audio"], audio_end_ms=100)
     await caller.until("truncation", lambda: caller.came("conversation.item.truncated", mark))
     print("proved truncation")
-    await caller.speak(1.2)
+    await caller.mouth.speak(1.2)
     await caller.until("voice", lambda: len(caller.replies) > 1 and caller.replies[1].voice > 0)
     mark = len(caller.seen)
-    await caller.speak(1.2)
+    await caller.mouth.speak(1.2)
     await caller.until("a cancelled reply", lambda: caller.came("response.done", mark))
     done = caller.came("response.done", mark)[0]["response"]
     check((done["status"], done["status_details"]["reason"]) == ("cancelled", "turn_detected"), f"{done}")

@@ -6,8 +6,6 @@ file for whoever validates them, and prints a line for each feature that it has 
 """
 
 import asyncio
-import math
-import struct
 import sys
 import time
 
@@ -35,7 +33,8 @@ from pipecat.services.openai.realtime import events  # noqa: E402
 from pipecat.services.openai.realtime.llm import OpenAIRealtimeLLMService  # noqa: E402
 from pipecat.workers.runner import WorkerRunner  # noqa: E402
 
-RATE = 24_000
+from mouth import RATE, Mouth  # noqa: E402
+
 WITHIN = 20.0  # seconds anything may take; the fake engines need a fraction of it
 SETTINGS = OpenAIRealtimeLLMService.Settings(
     model="viva",
@@ -85,7 +84,7 @@ class Caller:
     """One conversation: the pipeline, and what came through it."""
 
     def __init__(self, url, log):
-        self.seen, self.asked, self.speaking, self.log = [], [], False, log
+        self.seen, self.asked, self.mouth, self.log = [], [], Mouth(), log
         self.heard, self.above = Heard(), Heard()
         self.llm = OpenAIRealtimeLLMService(
             api_key="none", base_url=url.replace("http", "ws") + "/v1/realtime", settings=SETTINGS
@@ -115,20 +114,8 @@ class Caller:
             await asyncio.sleep(0.02)
 
     async def microphone(self, worker):
-        """A tone while the caller speaks, silence otherwise, a frame every 20 ms."""
-        n, due = 0, time.monotonic()
-        while True:
-            level = 9_000 if self.speaking else 0
-            samples = (int(level * math.sin((n * 480 + i) * 0.0576)) for i in range(480))
-            audio = b"".join(struct.pack("<h", s) for s in samples)
+        async for audio in self.mouth.frames():
             await worker.queue_frame(InputAudioRawFrame(audio=audio, sample_rate=RATE, num_channels=1))
-            n, due = n + 1, due + 0.02
-            await asyncio.sleep(max(0, due - time.monotonic()))
-
-    async def speak(self, seconds):
-        self.speaking = True
-        await asyncio.sleep(seconds)
-        self.speaking = False
 
 
 async def weather(params):
@@ -137,18 +124,18 @@ async def weather(params):
 
 
 async def spoken(caller, worker):
-    await caller.speak(1.2)
+    await caller.mouth.speak(1.2)
     await caller.until("end of the reply", lambda: caller.came("response.done"))
     check(caller.came("response.done")[0].response.status == "completed", f"{caller.seen[-1]}")
     await caller.until("voice", lambda: caller.heard.voice > RATE)
     print("proved spoken turn")
     await caller.until("words", lambda: len(caller.heard.words) > 10 and caller.above.caller.startswith("word1"))
     print("proved captions")
-    await caller.speak(1.2)
+    await caller.mouth.speak(1.2)
     mark = len(caller.seen)
     await caller.until("the next reply", lambda: caller.came("response.output_audio.delta", mark))
     mark = len(caller.seen)
-    await caller.speak(1.2)
+    await caller.mouth.speak(1.2)
     await caller.until("a cancelled reply", lambda: caller.came("response.done", mark))
     done = caller.came("response.done", mark)[0].response
     check((done.status, done.status_details["reason"]) == ("cancelled", "turn_detected"), f"{done}")
